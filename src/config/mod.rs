@@ -1,0 +1,162 @@
+//! The configuration: these structs, whose docs are the reference (`docs/configuration.md` is made from them).
+//!
+//! [`load`] reads `switchman.yaml` (or the flags of a run without a file) into a [`Config`], reporting every
+//! problem at once; `validate` checks what one value cannot know of another. Precedence for what a version
+//! runs as: the version folder's own `switchman.yaml` or `Procfile`, the service, the default.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regex::Regex;
+
+use crate::version::ServiceName;
+
+/// Everything that `switchman serve` needs to know; all defaults filled in, all paths absolute.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from; none for a run from flags.
+    pub file: Option<PathBuf>,
+    /// The public addresses.
+    pub listen: Vec<SocketAddr>,
+    /// The admin listener and socket.
+    pub admin: Admin,
+    /// This machine's name in the fleet.
+    pub node: String,
+    /// The folder for what survives a restart.
+    pub state: PathBuf,
+    /// The shared store; none where rules and aliases live in files.
+    pub etcd: Option<Etcd>,
+    /// Data-plane threads.
+    pub threads: usize,
+    /// How long running requests may take to end at shutdown.
+    pub drain: Duration,
+    /// The services by name.
+    pub services: BTreeMap<ServiceName, Service>,
+}
+
+/// Where the admin API is reached.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// TCP address; loopback unless a person says otherwise. None switches it off.
+    pub listen: Option<SocketAddr>,
+    /// Unix socket, mode 0600; what the CLI uses.
+    pub socket: PathBuf,
+}
+
+/// The etcd cluster.
+#[derive(Debug, Clone)]
+pub struct Etcd {
+    /// `http://` or `https://` URLs.
+    pub endpoints: Vec<String>,
+    /// What every key begins with, without a slash at the end.
+    pub prefix: String,
+    /// User name and password, where the cluster wants them.
+    pub user: Option<(String, Secret)>,
+}
+
+/// A value that is in no log: `Debug` hides it.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// One service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The deploy root: each folder in it that matches `versions` is a version.
+    pub root: PathBuf,
+    /// Host names it answers, lower-case; empty answers every host.
+    pub hosts: Vec<String>,
+    /// Folder names that are versions.
+    pub versions: Regex,
+    /// How long nothing below a folder may change before it counts as complete.
+    pub settle: Duration,
+    /// When `current` moves by itself.
+    pub promote: Promote,
+    /// Where the rule document is.
+    pub rules: RulesAt,
+    /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
+    pub run: RunSpec,
+}
+
+/// When `current` moves by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promote {
+    /// Only for the first version of all.
+    Manual,
+    /// Each new version becomes current once it is ready.
+    Auto,
+}
+
+/// Where a service's rule document is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RulesAt {
+    /// No document: everything goes to `current`. (File source; aliases live under `state`.)
+    /// `rules set` writes to `<state>/<service>/rules.yaml`, which is this path.
+    File(PathBuf),
+    /// An etcd key.
+    Etcd(String),
+}
+
+/// How the workers of a version are run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSpec {
+    /// The command; none where neither the service nor the version folder says one.
+    pub run: Option<RunCommand>,
+    /// Environment variables added to switchman's own.
+    pub env: BTreeMap<String, String>,
+    /// Workers of a version.
+    pub workers: u32,
+    /// How a worker shows that it is ready.
+    pub ready: Ready,
+    /// How a worker is stopped.
+    pub stop: Stop,
+}
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunCommand {
+    /// One string: run by `sh -c`, with `$1` = port and `$2` = pidfile.
+    Shell(String),
+    /// A list: executed as it is.
+    Exec(Vec<String>),
+}
+
+/// How a worker shows that it is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// What is asked.
+    pub check: ReadyCheck,
+    /// Time between two checks.
+    pub interval: Duration,
+    /// The longest one check may take.
+    pub timeout: Duration,
+    /// The longest a worker may take to become ready.
+    pub deadline: Duration,
+}
+
+/// What a readiness check asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadyCheck {
+    /// GET of this path must answer 2xx or 3xx.
+    Http(String),
+    /// A connection must be accepted.
+    Tcp,
+    /// The worker must have run for this long.
+    After(Duration),
+}
+
+/// How a worker is stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// Time between TERM and KILL.
+    pub grace: Duration,
+    /// The longest wait for its running requests before TERM.
+    pub drain: Duration,
+}

@@ -1,0 +1,24 @@
+//! switchman: watches a deploy folder, runs every version dark, routes each request to a version by rules.
+//!
+//! # Layout, in reading order
+
+/// The configuration.
+pub mod config;
+/// Deploy roots to version changes.
+pub mod deploy;
+/// What is wrong with something a person wrote, and what to type next.
+pub mod hint;
+/// Per-thread counters of the data plane.
+pub mod metrics;
+/// What exists now.
+pub mod registry;
+/// Rules, aliases and registry joined into what a request needs.
+pub mod routing;
+/// Rule documents to decisions.
+pub mod rules;
+/// Version changes to running workers.
+pub mod supervisor;
+/// Names and states: services, versions, workers, aliases.
+pub mod version;
+/// YAML with places and raw scalars.
+pub mod yaml;

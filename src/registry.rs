@@ -1,0 +1,144 @@
+//! What exists now: services, their versions, the workers of each and which of them take requests.
+//!
+//! Written by the supervisor alone, through [`Registry::update`]; everybody else reads immutable
+//! [`Snapshot`]s. Each update that changes something makes the next generation, so that the page, the logs
+//! and the tests can speak of the same state.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::metrics::{InFlight, VersionCounters};
+use crate::version::{ServiceName, VersionId, VersionState, WorkerId, WorkerState};
+
+/// Where a worker listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A port on loopback, picked by the supervisor.
+    Tcp(SocketAddr),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One process that can take requests, as the data plane sees it. A restarted worker is a new `Upstream`, so
+/// that connections to the old process are never taken for connections to the new one.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Unique for as long as this switchman runs.
+    pub serial: u64,
+    /// The worker's number within its version.
+    pub worker: WorkerId,
+    /// Where it listens.
+    pub address: Address,
+    /// Requests that it is answering.
+    pub in_flight: InFlight,
+}
+
+/// One worker as people see it.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Its number within its version.
+    pub id: WorkerId,
+    /// The process, while there is one.
+    pub pid: Option<u32>,
+    /// Where it listens or will listen.
+    pub address: Option<Address>,
+    /// Where it stands.
+    pub state: WorkerState,
+    /// How often it was started again after it had ended by itself.
+    pub restarts: u32,
+    /// Its data-plane side, from its first passed check until it has ended.
+    pub upstream: Option<Arc<Upstream>>,
+}
+
+/// One version of one service.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// The service it belongs to.
+    pub service: ServiceName,
+    /// Its folder's name.
+    pub id: VersionId,
+    /// Its folder.
+    pub path: PathBuf,
+    /// Where it stands.
+    pub state: VersionState,
+    /// Since when it stands there.
+    pub since: Timestamp,
+    /// When its folder was first seen complete; orders versions for the alias `latest`.
+    pub arrived: Timestamp,
+    /// Why it is in this state, where that needs saying: the failure, or a loud warning (folder gone).
+    pub reason: Option<String>,
+    /// All its workers, by number.
+    pub workers: Vec<Worker>,
+    /// The workers that take requests now.
+    pub ready: Vec<Arc<Upstream>>,
+    /// Its counters; the same object for as long as the version is known.
+    pub counters: Arc<VersionCounters>,
+}
+
+/// Something under a deploy root that is no version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignored {
+    /// The entry's name.
+    pub name: String,
+    /// Why it is no version.
+    pub reason: String,
+}
+
+/// One service.
+#[derive(Debug, Clone, Default)]
+pub struct Service {
+    /// Its deploy root.
+    pub root: PathBuf,
+    /// What is wrong with the deploy root, while something is.
+    pub problem: Option<String>,
+    /// Its versions by name.
+    pub versions: BTreeMap<VersionId, Arc<Version>>,
+    /// What else lies under the deploy root.
+    pub ignored: Vec<Ignored>,
+}
+
+/// Everything that exists, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Goes up by one with each change.
+    pub generation: u64,
+    /// The configured services by name.
+    pub services: BTreeMap<ServiceName, Service>,
+}
+
+/// The writing end; owned by the supervisor.
+#[derive(Debug)]
+pub struct Registry {
+    published: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Registry {
+    /// An empty registry, and the end that everybody reads.
+    pub fn new() -> (Self, watch::Receiver<Arc<Snapshot>>) {
+        let (published, reader) = watch::channel(Arc::new(Snapshot::default()));
+        (Self { published }, reader)
+    }
+
+    /// Publishes the next generation: what is there now, as `change` leaves it.
+    pub fn update(&self, change: impl FnOnce(&mut BTreeMap<ServiceName, Service>)) {
+        let mut next = Snapshot::clone(&self.published.borrow());
+        change(&mut next.services);
+        next.generation += 1;
+        self.published.send_replace(Arc::new(next));
+    }
+}

@@ -1,0 +1,71 @@
+//! What others may ask of the supervisor, and what it answers.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::version::{ServiceName, VersionId};
+
+/// What is to be done with one version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start a stopped or failed version.
+    Start,
+    /// Drain, then stop. Refused for a version that carries traffic, unless `force`.
+    Stop {
+        /// Also when it carries traffic.
+        force: bool,
+    },
+    /// Replace the workers one at a time, new before old.
+    Restart,
+    /// Take no new requests, let the running ones end, then stop. Refused like `Stop`.
+    Drain {
+        /// Also when it carries traffic.
+        force: bool,
+    },
+    /// Run this many workers.
+    Scale {
+        /// From 1.
+        workers: u32,
+    },
+}
+
+/// One request to the supervisor.
+#[derive(Debug)]
+pub struct Command {
+    /// The service.
+    pub service: ServiceName,
+    /// The version, by its whole name.
+    pub version: VersionId,
+    /// What to do.
+    pub action: Action,
+    /// Gets the answer: accepted (the work goes on; the registry shows how far it is) or refused.
+    pub reply: oneshot::Sender<Result<(), Refused>>,
+}
+
+/// Why the supervisor does not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// What stands in the way.
+    pub message: String,
+    /// What to type instead.
+    pub hint: String,
+}
+
+/// Asks the supervisor; clonable.
+#[derive(Debug, Clone)]
+pub struct SupervisorHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+impl SupervisorHandle {
+    /// Asks for `action` and waits until it is accepted or refused.
+    pub async fn ask(&self, service: ServiceName, version: VersionId, action: Action) -> Result<(), Refused> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Refused {
+            message: "switchman is shutting down".to_owned(),
+            hint: "start it again: switchman serve".to_owned(),
+        };
+        self.commands.send(Command { service, version, action, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}

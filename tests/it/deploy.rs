@@ -1,0 +1,1 @@
+//! Deploy roots with real rsync, cp and mv.

@@ -1,0 +1,1 @@
+//! Rule documents and aliases from files and from a real etcd.
