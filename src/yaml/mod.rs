@@ -5,5 +5,7 @@
 //! reported at once, each with its place. `granit-parser` does the parsing; this keeps what it says.
 
 mod node;
+mod reader;
 
 pub use node::{Entry, Node, Place, Scalar, Value, parse};
+pub use reader::{Collector, Fields, Reader};
