@@ -7,5 +7,5 @@
 mod node;
 mod reader;
 
-pub use node::{Entry, Node, Place, Scalar, Value, parse};
+pub use node::{Entry, Node, Place, Scalar, Value, parse, parse_all};
 pub use reader::{Collector, Fields, Reader};

@@ -120,11 +120,16 @@ impl<'a> Reader<'a> {
         Reader { node: &entry.value, key: format!("{}{dot}{}", self.key, entry.key), problems: self.problems }
     }
 
-    /// The entries of a map whose keys are free (names of services, of variables), in the order written.
+    /// The entries of a map whose keys are free (names of services, of variables), in the order written. Null
+    /// is a map without entries.
     pub fn entries(&self) -> Option<Vec<(&'a Entry, Reader<'a>)>> {
-        let Some(entries) = self.node.map() else {
-            self.expected("a map", "key: value");
-            return None;
+        let entries = match self.node.map() {
+            Some(entries) => entries,
+            None if self.node.is_null() => &[],
+            None => {
+                self.expected("a map", "key: value");
+                return None;
+            }
         };
         Some(entries.iter().map(|entry| (entry, self.child(entry))).collect())
     }
@@ -136,7 +141,7 @@ impl<'a> Reader<'a> {
             if !known.contains(&entry.key.as_str()) {
                 let hint = match nearest(&entry.key, known.iter().copied()) {
                     Some(word) => format!("did you mean `{word}`?"),
-                    None => format!("known here: {}", known.join(", ")),
+                    None => format!("the keys here are {}", known.join(", ")),
                 };
                 let problem = Problem::error("", format!("the key `{}` is not known", entry.key)).hint(hint);
                 child.report_at(entry.place, problem);
