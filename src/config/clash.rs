@@ -44,14 +44,15 @@ pub(super) fn services(drafts: &[Draft<'_>]) {
             && let Some(reader) = fields.get("root")
         {
             let message = format!("{} is the root of `{other}` already", service.root.display());
-            reader.report(Problem::error("", message).hint("give each service a deploy root of its own"));
+            reader.error(message, "give each service a deploy root of its own");
         }
         let Some(reader) = fields.get("hosts") else {
-            // The first in the order of names gets them, as `routing` does.
             if let Some(other) = every_host.replace(name.as_str()) {
+                // `routing` asks the services in the order of their names.
+                let first = other.min(name.as_str());
                 let message =
-                    format!("`{other}` and `{name}` both answer every host; only one gets the requests");
-                fields.map().report(Problem::warning("", message).hint("add `hosts` to one of them"));
+                    format!("`{other}` and `{name}` answer every host: `{first}` gets the requests");
+                fields.map().warning(message, "add `hosts` to one of them");
             }
             continue;
         };
@@ -62,8 +63,7 @@ pub(super) fn services(drafts: &[Draft<'_>]) {
                     true => format!("{} stands twice", reader.node().describe()),
                     false => format!("{} is a host of `{other}` already", reader.node().describe()),
                 };
-                reader
-                    .report(Problem::error("", message).hint("a host leads to one service: remove it here"));
+                reader.error(message, "a host leads to one service: remove it here");
             }
         }
     }

@@ -91,3 +91,42 @@ fn entry(key: &str, value: Value) -> Entry {
 fn node(value: Value) -> Node {
     Node { place: Place::default(), value }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::around;
+    use crate::config::{RulesAt, RunCommand};
+
+    #[test]
+    fn flags_mean_what_they_mean_in_a_file() {
+        let paths = ["app", "/state", "rules.yaml"].map(|p| Some(Path::new(p)));
+        let config = from_flags(around(), paths, [Some("./app"), Some("localhost:80"), Some("off")]).unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:80".parse().unwrap()]);
+        assert_eq!((config.admin.listen, config.state.to_str()), (None, Some("/state")));
+        assert_eq!(config.admin.socket, Path::new("/state/admin.sock"));
+        let app = &config.services["app"];
+        assert_eq!(app.root, Path::new("/etc/switchman/app"));
+        assert_eq!(app.run.run, Some(RunCommand::Shell("./app".into())));
+        assert_eq!(app.rules, RulesAt::File("/etc/switchman/rules.yaml".into()));
+    }
+
+    #[test]
+    fn only_the_root_is_needed() {
+        let config = Config::from_flags(Path::new("/srv/app"), None, None, None, None, None).unwrap();
+        assert_eq!(config.services["app"].root, Path::new("/srv/app"));
+        assert_eq!(config.listen, ["127.0.0.1:7000".parse().unwrap()]);
+    }
+
+    #[test]
+    fn problems_name_the_flag() {
+        let long = "/".to_owned() + &"x".repeat(200);
+        let paths = [Some(Path::new("~/app")), Some(Path::new(&long)), None];
+        let problems = from_flags(around(), paths, [Some(""), Some("7000"), Some("x")]).unwrap_err();
+        let mut keys: Vec<_> = problems.0.iter().map(|p| p.key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["--admin-listen", "--listen", "--root", "--run", "--state"]);
+        let text = problems.to_string();
+        assert!(text.contains("error: --listen: `7000` is a port without an address\n  hint:"), "{text}");
+    }
+}

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::keys::{RUN, names};
-use super::service::run_spec;
+use super::run::run_spec;
 use super::text::{Links, read_if_there};
 use super::{RunCommand, RunSpec};
 use crate::hint::{Problem, Problems};
@@ -27,8 +27,13 @@ pub fn read(folder: &Path, service: &RunSpec) -> Result<RunSpec, Problems> {
     let mut spec = service.clone();
     if let Some((text, file)) = text_of(folder, PROCFILE, &mut problems) {
         match web(&text) {
-            Ok(run) => spec.run = run.map(RunCommand::Shell).or(spec.run),
-            Err(problem) => problems.0.extend(located(problem.into(), &file, &text).0),
+            Some((line, "")) => {
+                let problem = Problem::error("web", "there is no command after `web:`").at(line, 1);
+                let problem = problem.hint("write it as in `web: ./server --port $PORT`");
+                problems.0.extend(located(problem.into(), &file, &text).0);
+            }
+            Some((_, command)) => spec.run = Some(RunCommand::Shell(command.to_owned())),
+            None => {}
         }
     }
     if let Some((text, file)) = text_of(folder, FILE, &mut problems) {
@@ -64,7 +69,7 @@ fn text_of(folder: &Path, name: &str, problems: &mut Problems) -> Option<(String
     match read_if_there(&path, Links::Refuse) {
         Ok(text) => Some((text?, path.display().to_string())),
         Err(problem) => {
-            problems.push(problem);
+            problems.push(*problem);
             None
         }
     }
@@ -76,16 +81,103 @@ fn located(mut problems: Problems, file: &str, text: &str) -> Problems {
     problems
 }
 
-/// The command of the `web` process type: the first line `web: COMMAND`.
-fn web(text: &str) -> Result<Option<String>, Problem> {
-    let lines = (1..).zip(text.lines());
-    let web =
-        lines.filter_map(|(number, line)| Some((number, line.trim_start().strip_prefix("web:")?.trim())));
-    match web.take(1).next() {
-        None => Ok(None),
-        Some((number, "")) => Err(Problem::error("web", "there is no command after `web:`")
-            .hint("write it as in `web: ./server --port $PORT`")
-            .at(number, 1)),
-        Some((_, command)) => Ok(Some(command.to_owned())),
+/// The command of the `web` process type, from the first line `web: COMMAND`, and the line's number.
+fn web(text: &str) -> Option<(usize, &str)> {
+    (1..).zip(text.lines()).find_map(|(number, line)| Some((number, line.strip_prefix("web:")?.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::ReadyCheck;
+
+    /// Reads a folder with these files, for a service that says most things.
+    fn check(files: &[(&str, &str)]) -> Result<RunSpec, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let name = folder.path().display().to_string();
+        read(folder.path(), &service()).map_err(|problems| problems.to_string().replace(&name, "FOLDER"))
+    }
+
+    fn service() -> RunSpec {
+        let mut spec = RunSpec { run: shell("service"), workers: 3, ..RunSpec::default() };
+        spec.env = env(&[("A", "service"), ("B", "service")]);
+        spec.ready.check = ReadyCheck::Http("/service".into());
+        spec.ready.timeout = Duration::from_secs(9);
+        spec
+    }
+
+    fn shell(text: &str) -> Option<RunCommand> {
+        Some(RunCommand::Shell(text.to_owned()))
+    }
+
+    fn env(values: &[(&str, &str)]) -> BTreeMap<String, String> {
+        values.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    }
+
+    #[test]
+    fn a_folder_that_says_nothing_runs_as_the_service_says() {
+        assert_eq!(check(&[]), Ok(service()));
+        assert_eq!(check(&[(FILE, "")]), Ok(service()));
+        assert_eq!(check(&[(PROCFILE, "worker: x\n# web is elsewhere\n")]), Ok(service()));
+    }
+
+    #[test]
+    fn the_folder_wins_key_by_key() {
+        let text = "workers: 5\nenv: {B: folder, C: 01}\nready: {deadline: 2m}\nstop: {grace: 0s}";
+        let spec = check(&[(FILE, text)]).unwrap();
+        assert_eq!((spec.run, spec.workers), (shell("service"), 5));
+        assert_eq!(spec.env, env(&[("A", "service"), ("B", "folder"), ("C", "01")]));
+        assert_eq!(spec.ready.check, ReadyCheck::Http("/service".into()));
+        assert_eq!(spec.ready.timeout, Duration::from_secs(9));
+        assert_eq!(spec.ready.deadline, Duration::from_secs(120));
+        assert_eq!((spec.stop.grace, spec.stop.drain), (Duration::ZERO, Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn the_command_is_the_folders_file_then_its_procfile_then_the_services() {
+        let procfile = (PROCFILE, "worker: x\nweb:  ./web -p $PORT \nweb: second\n");
+        let run = |files: &[_]| check(files).unwrap().run;
+        assert_eq!(run(&[procfile]), shell("./web -p $PORT"));
+        assert_eq!(run(&[procfile, (FILE, "workers: 2")]), shell("./web -p $PORT"));
+        assert_eq!(run(&[procfile, (FILE, "run: ./own")]), shell("./own"));
+    }
+
+    #[test]
+    fn a_warning_does_not_stand_in_the_way() {
+        assert_eq!(check(&[(FILE, "env: {PORT: 80}")]).unwrap().env["PORT"], "80");
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_file() {
+        let problems = check(&[(FILE, "root: /\nworkers: no"), (PROCFILE, "web:")]).unwrap_err();
+        for part in [
+            "FOLDER/switchman.yaml:1:1: root: the key `root` is not known",
+            "FOLDER/switchman.yaml:2:10: workers: `no` is not a whole number",
+            "FOLDER/Procfile:1:1: web: there is no command after `web:`",
+        ] {
+            assert!(problems.contains(part), "{problems}");
+        }
+    }
+
+    #[test]
+    fn a_command_must_stand_somewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let problems = read(folder.path(), &RunSpec::default()).unwrap_err().to_string();
+        assert!(problems.contains("nothing says how to run the version in /"), "{problems}");
+        assert!(problems.contains("hint: add `run:"), "{problems}");
+    }
+
+    #[test]
+    fn a_link_out_of_the_folder_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join(FILE)).unwrap();
+        let problems = read(folder.path(), &service()).unwrap_err().to_string();
+        assert!(problems.contains("symbolic link") && !problems.contains("root:"), "{problems}");
     }
 }

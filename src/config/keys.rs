@@ -33,6 +33,8 @@ pub(super) enum KeyDefault {
 /// The keys of one map.
 #[derive(Debug)]
 pub(super) struct Section {
+    /// Its heading in the reference.
+    pub title: &'static str,
     /// Where the map stands, as in `services.NAME.ready`.
     pub path: &'static str,
     /// What the map is about.
@@ -63,8 +65,9 @@ use KeyDefault::{Required, Value, Words};
 
 /// The file itself.
 pub(super) const FILE: Section = Section {
+    title: "Top of the file",
     path: "",
-    doc: "The file itself.",
+    doc: "What concerns all services.",
     keys: &[
         key(
             "listen",
@@ -117,6 +120,7 @@ pub(super) const FILE: Section = Section {
 
 /// `admin:`.
 pub(super) const ADMIN: Section = Section {
+    title: "The admin API",
     path: "admin",
     doc: "Where the admin API is reached.",
     keys: &[
@@ -139,6 +143,7 @@ pub(super) const ADMIN: Section = Section {
 
 /// `etcd:`.
 pub(super) const ETCD: Section = Section {
+    title: "etcd",
     path: "etcd",
     doc: "The etcd cluster that holds rules and aliases for all nodes. Left out, they live in files.",
     keys: &[
@@ -163,8 +168,9 @@ pub(super) const ETCD: Section = Section {
 
 /// `services.NAME:`.
 pub(super) const SERVICE: Section = Section {
+    title: "A service",
     path: "services.NAME",
-    doc: "One service. The keys of the section on how a version runs may stand here too.",
+    doc: "One service. The keys of \"How a version runs\" stand here too.",
     keys: &[
         key("root", "path", Required, "/srv/shop", "The deploy root: each folder in it is a version."),
         key(
@@ -207,15 +213,17 @@ pub(super) const SERVICE: Section = Section {
 
 /// `services.NAME.rules:`, where it is a map.
 pub(super) const RULES: Section = Section {
+    title: "Rules in etcd",
     path: "services.NAME.rules",
-    doc: "A rule document in etcd.",
+    doc: "Where the rule document of a service is in etcd, and not under the default key.",
     keys: &[key("etcd", "key", Required, "/fleet/app/rules", "The whole etcd key.")],
 };
 
 /// How a version runs: in a service, and in the version folder.
 pub(super) const RUN: Section = Section {
+    title: "How a version runs",
     path: "services.NAME",
-    doc: "How a version runs. These keys may stand in a service, and in the `switchman.yaml` of a version's own \
+    doc: "These keys may stand in a service, and in the `switchman.yaml` of a version's own \
           folder, which wins key by key. A `Procfile` with a `web:` line in the folder says `run` too.",
     keys: &[
         key(
@@ -241,6 +249,7 @@ pub(super) const RUN: Section = Section {
 
 /// `services.NAME.ready:`.
 pub(super) const READY: Section = Section {
+    title: "Readiness",
     path: "services.NAME.ready",
     doc: "How a worker shows that it is ready: one of `http`, `tcp` and `after`.",
     keys: &[
@@ -261,6 +270,7 @@ pub(super) const READY: Section = Section {
 
 /// `services.NAME.stop:`.
 pub(super) const STOP: Section = Section {
+    title: "Stopping",
     path: "services.NAME.stop",
     doc: "How a worker is stopped: it gets no new requests, its running ones end, then TERM, then KILL.",
     keys: &[

@@ -39,7 +39,7 @@ fn first_of(places: &[&Path]) -> Result<PathBuf, Problems> {
 /// # Errors
 /// Every problem of the file, warnings included, in the order of their lines.
 pub fn load(path: &Path) -> Result<(Config, Problems), Problems> {
-    let text = text::read(path, Links::Follow)?;
+    let text = text::read(path, Links::Follow).map_err(|problem| *problem)?;
     let folder = std::path::absolute(path).ok().and_then(|p| Some(p.parent()?.to_path_buf()));
     let around = Surroundings::here(folder.unwrap_or_default());
     let (config, problems) = read_text(&text, &path.display().to_string(), &around);
@@ -80,5 +80,28 @@ impl Surroundings {
             node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_place_with_a_file_wins_and_none_says_what_to_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, nowhere) = (folder.path().join("there"), folder.path().join("nowhere"));
+        std::fs::write(&there, "").unwrap();
+        assert_eq!(first_of(&[&nowhere, &there]).as_ref(), Ok(&there));
+        assert_eq!(find(Some(&there)).as_ref(), Ok(&there));
+        let problem = find(Some(&nowhere)).unwrap_err().0.remove(0);
+        assert_eq!(problem.message, format!("there is no configuration file at {}", nowhere.display()));
+        assert!(problem.hint.unwrap().contains("--config FILE"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_one_problem() {
+        let problems = load(Path::new("/proc/self")).unwrap_err();
+        assert!(problems.to_string().starts_with("error: /proc/self: the file cannot be read"), "{problems}");
     }
 }

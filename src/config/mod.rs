@@ -1,7 +1,7 @@
 //! The configuration: what `switchman.yaml` says, with every default filled in.
 //!
 //! ```text
-//! file --text--> YAML tree --read, service--> Config --clash--> Config, warnings
+//! file --text--> YAML tree --read, service, run--> Config --clash--> Config, warnings
 //! flags --------> YAML tree --^                        every problem at once, with its place
 //! version folder: switchman.yaml, Procfile --folder--> RunSpec (over the service's, over the default)
 //! ```
@@ -15,6 +15,7 @@ mod keys;
 mod load;
 mod read;
 mod reference;
+mod run;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -81,7 +81,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
 fn listen(reader: &Reader<'_>) -> Vec<SocketAddr> {
     let addresses = reader.one_or_more();
     if addresses.is_empty() {
-        reader.expected("a list of addresses", r#"["127.0.0.1:7000"]"#);
+        reader.error("the list is empty", "write an address, as in \"127.0.0.1:7000\"");
     }
     addresses.iter().filter_map(|r| r.value(value::address)).collect()
 }
@@ -129,7 +129,7 @@ fn etcd(reader: Reader<'_>, around: &Surroundings) -> Option<Etcd> {
     let endpoints = fields.require("endpoints", r#"["http://127.0.0.1:2379"]"#).map(|r| {
         let endpoints = r.one_or_more();
         if endpoints.is_empty() {
-            r.expected("a list of URLs", r#"["http://127.0.0.1:2379"]"#);
+            r.error("the list is empty", "write a URL, as in \"http://127.0.0.1:2379\"");
         }
         endpoints.iter().filter_map(|r| r.value(value::endpoint)).collect()
     });
@@ -138,8 +138,7 @@ fn etcd(reader: Reader<'_>, around: &Surroundings) -> Option<Etcd> {
     let password = fields.get("password_file").and_then(|r| {
         let path = path(&r, &around.folder)?;
         let text = text::read(&path, Links::Follow);
-        // The problem is this key's: the place is here, and the path is in the message.
-        let text = text.map_err(|p| r.report(Problem { file: None, ..about(&path, p) })).ok()?;
+        let text = text.map_err(|problem| r.report(in_value(&path, *problem))).ok()?;
         Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
     });
     for (one, other, example) in
@@ -156,8 +155,10 @@ fn etcd(reader: Reader<'_>, around: &Surroundings) -> Option<Etcd> {
     })
 }
 
-fn about(path: &Path, problem: Problem) -> Problem {
-    Problem { message: format!("{}: {}", path.display(), problem.message), ..problem }
+/// The problem of another file as one of the key that names it: the place is here, the path in the message.
+fn in_value(path: &Path, problem: Problem) -> Problem {
+    let message = format!("{}: {}", path.display(), problem.message);
+    Problem { file: None, message, ..problem }
 }
 
 fn services(
@@ -168,9 +169,7 @@ fn services(
     let reader = file.require("services", example)?;
     let entries = reader.entries()?;
     if entries.is_empty() {
-        reader.report(
-            Problem::error("", "there is no service").hint(format!("add one, as in `services: {example}`")),
-        );
+        reader.error("there is no service", format!("add one, as in `services: {example}`"));
     }
     let drafts: Vec<_> =
         entries.into_iter().filter_map(|(entry, reader)| service::read(entry, reader, context)).collect();

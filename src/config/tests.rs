@@ -119,12 +119,12 @@ fn rules_lie_in_a_file_or_in_etcd() {
 #[test]
 fn one_wrong_value_is_one_problem_with_what_to_write() {
     for (text, key, message, hint) in [
-        ("admin: off\n", "admin", "`off` is not a map", "key: value"),
+        ("admin: off\n", "admin", "`off` is not a map", "listen, socket"),
         ("admin: {listen: no}\n", "admin.listen", "`no` is not an address", "127.0.0.1:7000"),
         ("drain: 5\n", "drain", "`5` has no unit", "`5s`"),
         ("threads: 0\n", "threads", "0 is not from 1 to 1024", "from 1"),
         ("threads: 1.5\n", "threads", "`1.5` is not a whole number", "from 1"),
-        ("listen: []\n", "listen", "a list is not a list of addresses", "127.0.0.1:7000"),
+        ("listen: []\n", "listen", "the list is empty", "127.0.0.1:7000"),
         ("listen: [a, ':2']\n", "listen[0]", "`a` is not an address", "port"),
         ("listen: [':1', '127.0.0.1:1']\n", "listen", "127.0.0.1:1 overlaps with 0.0.0.0:1", "keep one"),
         ("listen: ':7001'\n", "admin.listen", "overlaps with the public address 0.0.0.0:7001", "of its own"),
@@ -158,11 +158,11 @@ fn one_wrong_value_of_a_service_is_one_problem() {
         ("workers: -1", "workers", "`-1` is not a whole number"),
         ("hosts: []", "hosts", "the service would answer nobody"),
         ("hosts: [a, A]", "hosts[1]", "`A` stands twice"),
-        ("promote: autp", "promote", "`autp` is neither manual nor auto"),
+        ("promote: autp", "promote", "`autp` is none of manual, auto"),
         ("run: ''", "run", "the command is empty"),
         ("run: []", "run", "the command is empty"),
-        ("run: [[a]]", "run[0]", "expected text, found a list"),
-        ("run: {a: b}", "run", "expected text, found a map"),
+        ("run: [[a]]", "run[0]", "a list is not text"),
+        ("run: {a: b}", "run", "a map is not text"),
         ("env: [A=1]", "env", "a list is not a map"),
         ("env: {A: {b: c}}", "env.A", "a map is not text"),
         ("env: {A: }", "env.A", "nothing is not text"),
@@ -172,7 +172,7 @@ fn one_wrong_value_of_a_service_is_one_problem() {
         ("ready: {tcp: yes}", "ready.tcp", "`yes` is neither true nor false"),
         ("ready: {log: x}", "ready.log", "not supported yet"),
         ("ready: {notify: true}", "ready.notify", "not supported yet"),
-        ("ready: {after: 1m}", "ready.after", "ready after 60s, but given up at the deadline of 60s"),
+        ("ready: {after: 1m}", "ready.after", "ready after 1m, but given up at the deadline of 1m"),
         ("ready: {interval: 0s}", "ready.interval", "`0s` is out of range"),
         ("stop: {grace: 5}", "stop.grace", "`5` has no unit"),
         ("stop: {gracee: 5s}", "stop.gracee", "the key `gracee` is not known"),
@@ -185,7 +185,7 @@ fn one_wrong_value_of_a_service_is_one_problem() {
         assert!(config.is_none(), "{lines}");
         assert_eq!(problems.0[0].key, format!("services.app.{key}"), "{problems}");
         assert!(problems.0[0].message.contains(message), "{problems}");
-        assert!(problems.0[0].hint.is_some() || message.contains("expected"), "{problems}");
+        assert!(problems.0[0].hint.is_some(), "{problems}");
         assert_eq!(problems.0[0].line, Some(4), "{problems}");
     }
 }
@@ -199,7 +199,7 @@ fn what_is_likely_not_meant_is_a_warning_and_loads() {
         (
             "services: {a: {root: /a}, b: {root: /b}}".into(),
             "services.b",
-            "`a` and `b` both answer every host",
+            "`a` and `b` answer every host: `a` gets",
         ),
     ] {
         let (config, problems) = read(&text);

@@ -23,7 +23,7 @@ pub(super) enum Links {
 }
 
 /// The text of a regular file; none where there is no such file.
-pub(super) fn read_if_there(path: &Path, links: Links) -> Result<Option<String>, Problem> {
+pub(super) fn read_if_there(path: &Path, links: Links) -> Result<Option<String>, Box<Problem>> {
     match read_io(path, links) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -32,11 +32,11 @@ pub(super) fn read_if_there(path: &Path, links: Links) -> Result<Option<String>,
 }
 
 /// The text of a regular file.
-pub(super) fn read(path: &Path, links: Links) -> Result<String, Problem> {
+pub(super) fn read(path: &Path, links: Links) -> Result<String, Box<Problem>> {
     read_io(path, links).map_err(|error| unreadable(path, &error))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Problem {
+fn unreadable(path: &Path, error: &io::Error) -> Box<Problem> {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "look at the path; it must be there before it is read",
         io::ErrorKind::PermissionDenied => "let the user that runs switchman read it",
@@ -44,7 +44,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
         _ => "put a regular file of at most 1 MiB there",
     };
     let problem = Problem::error("", format!("the file cannot be read: {}", reason(error))).hint(hint);
-    Problem { file: Some(Arc::from(path.display().to_string())), ..problem }
+    Box::new(Problem { file: Some(Arc::from(path.display().to_string())), ..problem })
 }
 
 fn reason(error: &io::Error) -> String {
@@ -79,4 +79,39 @@ fn read_io(path: &Path, links: Links) -> io::Result<String> {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
     String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_small_regular_text_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("text"), "a: 1\n").unwrap();
+        std::fs::write(at("binary"), [0xff, 0xfe]).unwrap();
+        std::fs::write(at("large"), vec![b' '; SIZE_MAX as usize + 1]).unwrap();
+        std::fs::write(at("full"), vec![b' '; SIZE_MAX as usize]).unwrap();
+        std::os::unix::fs::symlink("text", at("link")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+
+        assert_eq!(read(&at("text"), Links::Refuse).unwrap(), "a: 1\n");
+        assert_eq!(read(&at("link"), Links::Follow).unwrap(), "a: 1\n");
+        assert!(read(&at("full"), Links::Refuse).is_ok());
+        for (name, links, message) in [
+            ("link", Links::Refuse, "symbolic link"),
+            ("binary", Links::Follow, "not UTF-8 text"),
+            ("large", Links::Follow, "larger than 1 MiB"),
+            ("pipe", Links::Follow, "not a regular file"),
+            (".", Links::Follow, "it is a folder"),
+            ("none", Links::Follow, "it is not there"),
+        ] {
+            let problem = read(&at(name), links).unwrap_err();
+            assert!(problem.message.contains(message), "{name}: {problem}");
+            assert_eq!(problem.file.as_deref(), at(name).to_str());
+        }
+        assert_eq!(read_if_there(&at("none"), Links::Refuse), Ok(None));
+        assert!(read_if_there(&at("link"), Links::Refuse).is_err());
+    }
 }

@@ -1,7 +1,7 @@
 //! Single values: the text that a person wrote to what it means, or what is wrong with it and what to write.
 //!
 //! Pure functions. Their problems have no key and no place: the [`Reader`](crate::yaml::Reader) that calls
-//! them fills those in.
+//! them fills those in. They are boxed, because a problem is large and the usual way has none.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use crate::hint::Problem;
+use crate::hint::{Problem, nearest};
 
 /// The longest duration that is taken: longer ones are slips, and would overflow clocks.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -21,12 +21,12 @@ const NAME_MAX: usize = 128;
 /// The longest host name of the DNS.
 const HOST_MAX: usize = 253;
 
-fn wrong(message: String, hint: impl Into<String>) -> Problem {
-    Problem::error("", message).hint(hint)
+fn wrong(message: String, hint: impl Into<String>) -> Box<Problem> {
+    Problem::error("", message).hint(hint).into()
 }
 
 /// A duration within `range`, as in `500ms`, `2s`, `1m30s`, `1h`.
-pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Problem> {
+pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Box<Problem>> {
     if text.parse::<f64>().is_ok_and(|number| number >= 0.0) {
         let message = format!("`{text}` has no unit");
         return Err(wrong(message, format!("write `{text}s` for seconds, `{text}ms` for milliseconds")));
@@ -36,8 +36,7 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Du
         wrong(format!("`{text}` is not a duration"), "write it as in `500ms`, `2s`, `1m30s`, `1h`")
     })?;
     if !range.contains(&duration) {
-        let show = |d: &Duration| format!("{:#}", jiff::SignedDuration::try_from(*d).unwrap_or_default());
-        let (low, high) = (show(range.start()), show(range.end()));
+        let (low, high) = (show(*range.start()), show(*range.end()));
         return Err(wrong(
             format!("`{text}` is out of range"),
             format!("write a duration from `{low}` to `{high}`"),
@@ -46,8 +45,13 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Du
     Ok(duration)
 }
 
+/// A duration as people write it: `2m`.
+pub(super) fn show(duration: Duration) -> String {
+    format!("{:#}", jiff::SignedDuration::try_from(duration).unwrap_or_default())
+}
+
 /// An address to listen on: IP and port; `:7000` is every IPv4 address, `localhost` is 127.0.0.1.
-pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, Box<Problem>> {
     const EXAMPLE: &str = "write an IP address and a port, as in \"127.0.0.1:7000\"";
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -81,7 +85,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
 }
 
 /// A name of a service or node: part of paths, etcd keys and URLs, so nothing that means something there.
-pub(super) fn name(text: &str) -> Result<String, Problem> {
+pub(super) fn name(text: &str) -> Result<String, Box<Problem>> {
     let fits = text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && text.len() <= NAME_MAX;
@@ -94,7 +98,7 @@ pub(super) fn name(text: &str) -> Result<String, Problem> {
 }
 
 /// A host name, made lower-case and without the root's dot.
-pub(super) fn host(text: &str) -> Result<String, Problem> {
+pub(super) fn host(text: &str) -> Result<String, Box<Problem>> {
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if text.contains("://") || text.contains('/') {
         return Err(wrong(
@@ -127,7 +131,7 @@ pub(super) fn host(text: &str) -> Result<String, Problem> {
 }
 
 /// An `http://` or `https://` URL of a server, without a path.
-pub(super) fn endpoint(text: &str) -> Result<String, Problem> {
+pub(super) fn endpoint(text: &str) -> Result<String, Box<Problem>> {
     let hint = "write it as in \"http://127.0.0.1:2379\"";
     let uri: http::Uri = text.parse().map_err(|_| wrong(format!("`{text}` is not a URL"), hint))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -140,7 +144,7 @@ pub(super) fn endpoint(text: &str) -> Result<String, Problem> {
 }
 
 /// What all etcd keys begin with, without a slash at the end.
-pub(super) fn etcd_prefix(text: &str) -> Result<String, Problem> {
+pub(super) fn etcd_prefix(text: &str) -> Result<String, Box<Problem>> {
     match text.trim_end_matches('/') {
         "" => {
             Err(wrong(format!("`{text}` leaves nothing to begin a key with"), "write it as in `/switchman`"))
@@ -150,7 +154,7 @@ pub(super) fn etcd_prefix(text: &str) -> Result<String, Problem> {
 }
 
 /// A path; a relative one begins at `folder`.
-pub(super) fn path(text: &str, folder: &Path) -> Result<PathBuf, Problem> {
+pub(super) fn path(text: &str, folder: &Path) -> Result<PathBuf, Box<Problem>> {
     if text.is_empty() {
         return Err(wrong("the path is empty".to_owned(), "write a path as in `/srv/app`"));
     }
@@ -166,7 +170,7 @@ pub(super) fn path(text: &str, folder: &Path) -> Result<PathBuf, Problem> {
 }
 
 /// The path of a readiness check: what stands in a request line.
-pub(super) fn request_path(text: &str) -> Result<String, Problem> {
+pub(super) fn request_path(text: &str) -> Result<String, Box<Problem>> {
     let hint = "write the path alone, as in `/healthz`";
     if !text.starts_with('/') {
         return Err(wrong(format!("`{text}` does not begin with `/`"), hint));
@@ -177,15 +181,28 @@ pub(super) fn request_path(text: &str) -> Result<String, Problem> {
     }
 }
 
+/// One of a few words.
+pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Box<Problem>> {
+    if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(*meaning);
+    }
+    let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+    let hint = match nearest(text, known.iter().copied()) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => format!("write one of {}", known.join(", ")),
+    };
+    Err(wrong(format!("`{text}` is none of {}", known.join(", ")), hint))
+}
+
 /// A regular expression.
-pub(super) fn regex(text: &str) -> Result<Regex, Problem> {
+pub(super) fn regex(text: &str) -> Result<Regex, Box<Problem>> {
     Regex::new(text).map_err(|error| {
         // The crate draws the expression with a marker over several lines; the last line says what is wrong.
         let error = error.to_string();
         let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         wrong(
             format!("`{text}` is not a regular expression: {why}"),
-            "put it in single quotes: '^[0-9a-f]{7,64}$'",
+            "write it in single quotes, as in '^[0-9a-f]{7,64}$'",
         )
     })
 }
@@ -194,8 +211,8 @@ pub(super) fn regex(text: &str) -> Result<Regex, Problem> {
 mod tests {
     use super::*;
 
-    fn message<T>(result: Result<T, Problem>) -> String {
-        result.err().map(|p| format!("{} | {}", p.message, p.hint.unwrap_or_default())).unwrap_or_default()
+    fn message<T>(result: Result<T, Box<Problem>>) -> String {
+        result.err().map_or(String::new(), |p| format!("{} | {}", p.message, p.hint.unwrap_or_default()))
     }
 
     #[test]
@@ -281,7 +298,7 @@ mod tests {
         assert!(message(request_path("/a b")).contains("is not a path"));
         assert_eq!(
             message(regex("^[0-9a-f{7,64}$")),
-            "`^[0-9a-f{7,64}$` is not a regular expression: unclosed character class | put it in single quotes: \
+            "`^[0-9a-f{7,64}$` is not a regular expression: unclosed character class | write it in single quotes, as in \
              '^[0-9a-f]{7,64}$'"
         );
     }

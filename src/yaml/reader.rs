@@ -42,11 +42,6 @@ impl<'a> Reader<'a> {
         self.node
     }
 
-    /// The path of its key, as in `services.app.workers`; empty for the document.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
     /// Reports a problem of this node; its key and place are filled in where the problem has none.
     pub fn report(&self, problem: Problem) {
         self.report_at(self.node.place, problem);
@@ -62,34 +57,42 @@ impl<'a> Reader<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// Reports that something else was `expected` here ("a list of addresses"), and shows an `example`.
-    pub fn expected(&self, expected: &str, example: &str) {
-        let message = format!("{} is not {expected}", self.node.describe());
-        self.report(Problem::error("", message).hint(format!("write {expected}, as in `{example}`")));
+    /// Reports that this node cannot be used.
+    pub fn error(&self, message: impl Into<String>, hint: impl Into<String>) {
+        self.report(Problem::error("", message).hint(hint));
+    }
+
+    /// Reports that this node is likely not what was meant.
+    pub fn warning(&self, message: impl Into<String>, hint: impl Into<String>) {
+        self.report(Problem::warning("", message).hint(hint));
     }
 
     /// The text of a scalar as it is written: `0123` stays `0123`.
     pub fn text(&self) -> Option<&'a str> {
         let text = self.node.text();
         if text.is_none() {
-            self.report(Problem::error("", format!("expected text, found {}", self.node.describe())));
+            let message = format!("{} is not text", self.node.describe());
+            self.error(message, "write one value, in quotes where it is empty");
         }
         text
     }
 
     /// The text of a scalar, read by `parse`; its error needs no key and no place.
-    pub fn value<T>(&self, parse: impl FnOnce(&str) -> Result<T, Problem>) -> Option<T> {
-        parse(self.text()?).map_err(|problem| self.report(problem)).ok()
+    pub fn value<T>(&self, parse: impl FnOnce(&str) -> Result<T, Box<Problem>>) -> Option<T> {
+        parse(self.text()?).map_err(|problem| self.report(*problem)).ok()
     }
 
     /// A whole number within `range`.
     pub fn number(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let (low, high) = (range.start(), range.end());
         let hint = format!("write a number from {low} to {high}");
-        self.value(|text| match text.parse() {
-            Ok(number) if range.contains(&number) => Ok(number),
-            Ok(number) => Err(Problem::error("", format!("{number} is not from {low} to {high}")).hint(hint)),
-            Err(_) => Err(Problem::error("", format!("`{text}` is not a whole number")).hint(hint)),
+        self.value(|text| {
+            match text.parse() {
+                Ok(number) if range.contains(&number) => Ok(number),
+                Ok(number) => Err(format!("{number} is not from {low} to {high}")),
+                Err(_) => Err(format!("`{text}` is not a whole number")),
+            }
+            .map_err(|message| Problem::error("", message).hint(hint).into())
         })
     }
 
@@ -98,7 +101,7 @@ impl<'a> Reader<'a> {
         let value = self.node.scalar().and_then(Scalar::as_bool);
         if value.is_none() {
             let message = format!("{} is neither true nor false", self.node.describe());
-            self.report(Problem::error("", message).hint("write true or false, without quotes"));
+            self.error(message, "write true or false, without quotes");
         }
         value
     }
@@ -123,11 +126,15 @@ impl<'a> Reader<'a> {
     /// The entries of a map whose keys are free (names of services, of variables), in the order written. Null
     /// is a map without entries.
     pub fn entries(&self) -> Option<Vec<(&'a Entry, Reader<'a>)>> {
+        self.entries_or(|| "write one `key: value` a line".to_owned())
+    }
+
+    fn entries_or(&self, hint: impl FnOnce() -> String) -> Option<Vec<(&'a Entry, Reader<'a>)>> {
         let entries = match self.node.map() {
             Some(entries) => entries,
             None if self.node.is_null() => &[],
             None => {
-                self.expected("a map", "key: value");
+                self.error(format!("{} is not a map", self.node.describe()), hint());
                 return None;
             }
         };
@@ -136,7 +143,7 @@ impl<'a> Reader<'a> {
 
     /// The map, of which only the `known` keys are allowed; every other one is reported here.
     pub fn fields(self, known: &[&str]) -> Option<Fields<'a>> {
-        let entries = self.entries()?;
+        let entries = self.entries_or(|| format!("write a map of the keys {}", known.join(", ")))?;
         for (entry, child) in &entries {
             if !known.contains(&entry.key.as_str()) {
                 let hint = match nearest(&entry.key, known.iter().copied()) {
@@ -169,8 +176,8 @@ impl<'a> Fields<'a> {
     pub fn require(&self, key: &str, example: &str) -> Option<Reader<'a>> {
         let found = self.get(key);
         if found.is_none() {
-            let problem = Problem::error("", format!("the key `{key}` is missing"));
-            self.map.report(problem.hint(format!("add it, as in `{key}: {example}`")));
+            self.map
+                .error(format!("the key `{key}` is missing"), format!("add it, as in `{key}: {example}`"));
         }
         found
     }
@@ -214,7 +221,7 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "list[1] 7:11 expected text, found a list",
+                "list[1] 7:11 a list is not text",
                 "small 3:8 0 is not from 1 to 99",
                 "word 4:7 `two` is not a whole number",
                 "not 6:6 `yes` is neither true nor false",
