@@ -26,7 +26,7 @@ impl Config {
     /// folder; `admin` is an address or `off`; what is left out has the default that it has in a file.
     ///
     /// # Errors
-    /// Every flag that cannot be used, under the flag's name.
+    /// Every flag that cannot be used, under the flag's name. (No flag can give rise to a warning.)
     pub fn from_flags(
         root: &Path,
         run: Option<&str>,

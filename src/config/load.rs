@@ -40,11 +40,12 @@ fn first_of(places: &[&Path]) -> Result<PathBuf, Problems> {
 /// Every problem of the file, warnings included, in the order of their lines.
 pub fn load(path: &Path) -> Result<(Config, Problems), Problems> {
     let text = text::read(path, Links::Follow).map_err(|problem| *problem)?;
-    let folder = std::path::absolute(path).ok().and_then(|p| Some(p.parent()?.to_path_buf()));
-    let around = Surroundings::here(folder.unwrap_or_default());
+    let file = std::path::absolute(path)
+        .map_err(|error| Problem::error("", format!("{} leads nowhere: {error}", path.display())))?;
+    let around = Surroundings::here(file.parent().unwrap_or(&file).to_path_buf());
     let (config, problems) = read_text(&text, &path.display().to_string(), &around);
     match config {
-        Some(config) => Ok((Config { file: Some(path.to_path_buf()), ..config }, problems)),
+        Some(config) => Ok((Config { file: Some(file), ..config }, problems)),
         None => Err(problems),
     }
 }

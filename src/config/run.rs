@@ -16,16 +16,8 @@ const CHECK_MIN: Duration = Duration::from_millis(10);
 const WORKERS_MAX: u64 = 1000;
 
 /// What the supervisor sets for each worker, whatever `env` says.
-const GIVEN: [&str; 8] = [
-    "PORT",
-    "HOST",
-    "SOCKET",
-    "COMMIT",
-    "PIDFILE",
-    "SWITCHMAN_SERVICE",
-    "SWITCHMAN_VERSION",
-    "SWITCHMAN_WORKER",
-];
+const GIVEN: [&str; 7] =
+    ["PORT", "HOST", "COMMIT", "PIDFILE", "SWITCHMAN_SERVICE", "SWITCHMAN_VERSION", "SWITCHMAN_WORKER"];
 
 /// How a version runs: what `fields` say, key by key, over `base`.
 pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
