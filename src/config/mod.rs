@@ -6,7 +6,7 @@
 //! version folder: switchman.yaml, Procfile --folder--> RunSpec (over the service's, over the default)
 //! ```
 //!
-//! `keys` lists every key; the readers take no other, and [`reference`] makes `docs/configuration.md` from it.
+//! `keys` lists every key; the readers take no other, and `reference` makes `docs/configuration.md` from it.
 
 mod clash;
 mod flags;
