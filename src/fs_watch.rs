@@ -31,7 +31,8 @@ const ENTRIES_MAX: usize = 4096;
 pub enum Changed {
     /// These entries, by their path below the watched one.
     Entries(BTreeMap<PathBuf, EntryChange>),
-    /// Anything may have: the directory came, went or was replaced, events were lost, or it is polled.
+    /// Anything may have: the directory came, went or was replaced, events were lost, or it is polled, in which
+    /// case renames are not told from other changes.
     Everything,
 }
 
@@ -51,7 +52,7 @@ pub struct Watch {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Watches the entries of `directory` (an absolute path; not what lies deeper), from now on and also when it does not exist yet.
+/// Watches the entries of `directory`, an absolute path, but not what lies deeper; it need not exist yet.
 /// The first answer is [`Changed::Everything`], once the watch is in place: what is read after it
 /// misses nothing. Must be called within a tokio runtime.
 pub fn watch(directory: impl Into<PathBuf>) -> Watch {

@@ -109,7 +109,8 @@ fn classify(
     let path = entry.path();
     match path.metadata() {
         Ok(found) if found.is_dir() => {
-            let folder = Folder { path, identity: identity(&found), link: kind.is_symlink() };
+            let identity = identity(&path, &found);
+            let folder = Folder { path, identity, link: kind.is_symlink() };
             Ok(Some((VersionId::from(name), folder)))
         }
         Ok(_) => Err("a symlink to something that is not a folder".to_owned()),
@@ -121,11 +122,19 @@ fn classify(
     }
 }
 
-/// See [`ChangeKind::Settled`](super::ChangeKind). Without times of birth (old file systems), the inode alone has to do.
-fn identity(folder: &Metadata) -> (u64, u64) {
-    let born = folder.created().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    // A time in nanoseconds uses the low bits, inodes are small: spread one of them so that they do not cancel out.
+/// See [`ChangeKind::Settled`](super::ChangeKind). Where there is no lasting time of birth, the inode alone has to do.
+fn identity(path: &Path, folder: &Metadata) -> (u64, u64) {
+    let born = folder.created().ok().filter(|_| !is_overlay(path));
+    let born = born.and_then(|born| born.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    // A time in nanoseconds varies in its low bits, and so does an inode: kept apart, they do not cancel out.
     (folder.dev(), folder.ino().rotate_left(40) ^ born.as_nanos() as u64)
+}
+
+/// Whether this lies in a container's layers. There, the first file that a worker writes into a folder that came
+/// with the image copies the folder to the upper layer, where it has the same inode and a new time of birth.
+fn is_overlay(path: &Path) -> bool {
+    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == OVERLAYFS_SUPER_MAGIC)
 }
 
 #[cfg(test)]

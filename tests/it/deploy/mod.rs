@@ -1,167 +1,27 @@
 //! Deploy roots with real rsync, cp, mv and ln: what the watcher tells, and when.
 
+mod root;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use regex::Regex;
-use switchman::deploy::watcher::{self, WatchSpec};
-use switchman::deploy::{ChangeKind, VersionChange, manifest};
+use switchman::deploy::{ChangeKind, manifest, watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::root::{Deploy, SETTLE, Told, arriving, build, contents, gone, run, settled, spec, start};
 use crate::support::{eventually, patience};
 
-const SETTLE: Duration = Duration::from_millis(300);
 /// The kernel stamps changes with the time of its last tick.
 const TICK: Duration = Duration::from_millis(20);
 
 /// How late a settled folder may be told on a busy machine; a bound, nothing waits for it.
 fn slack() -> Duration {
     patience() / 10
-}
-
-/// A watched deploy root in a temporary folder, and what was told of it.
-struct Deploy {
-    folder: tempfile::TempDir,
-    changes: mpsc::Receiver<VersionChange>,
-    cancel: CancellationToken,
-}
-
-/// What was told, with the part that differs between runs left out.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
-    Arriving(String),
-    Settled(String),
-    Gone(String),
-    Ignored(Vec<(String, String)>),
-    Root(Option<String>),
-}
-
-fn arriving(version: &str) -> Told {
-    Told::Arriving(version.to_owned())
-}
-
-fn settled(version: &str) -> Told {
-    Told::Settled(version.to_owned())
-}
-
-fn gone(version: &str) -> Told {
-    Told::Gone(version.to_owned())
-}
-
-impl Deploy {
-    /// A watched root that is there.
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("app")).unwrap();
-        Self::watch(folder, SETTLE)
-    }
-
-    /// Watches `app` in `folder`.
-    fn watch(folder: tempfile::TempDir, settle: Duration) -> Self {
-        let (sender, changes) = mpsc::channel(64);
-        let cancel = CancellationToken::new();
-        let spec = WatchSpec {
-            service: "app".into(),
-            root: folder.path().join("app"),
-            versions: Regex::new("^[0-9a-f]{7,64}$").unwrap(),
-            settle,
-        };
-        watcher::spawn(spec, sender, cancel.clone());
-        Self { folder, changes, cancel }
-    }
-
-    /// Waits until the root is being watched: what is renamed into it is seen as such.
-    async fn in_force(&mut self) {
-        let probe = self.root().join("probe");
-        fs::write(&probe, "").unwrap();
-        assert!(matches!(self.next().await, Told::Ignored(_)));
-        fs::remove_file(&probe).unwrap();
-        assert_eq!(self.next().await, Told::Ignored(vec![]));
-    }
-
-    fn root(&self) -> PathBuf {
-        self.folder.path().join("app")
-    }
-
-    /// A place on the same file system that is not watched.
-    fn elsewhere(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    async fn next_change(&mut self) -> ChangeKind {
-        let change = tokio::time::timeout(patience(), self.changes.recv()).await;
-        let change = change.expect("nothing was told").expect("the watcher ended");
-        assert_eq!(change.service.as_str(), "app");
-        change.kind
-    }
-
-    async fn next(&mut self) -> Told {
-        let name = |version: switchman::version::VersionId| version.to_string();
-        match self.next_change().await {
-            ChangeKind::Arriving { version, path } => {
-                assert_eq!(path, self.root().join(version.as_str()));
-                Told::Arriving(name(version))
-            }
-            ChangeKind::Settled { version, path, .. } => {
-                assert_eq!(path, self.root().join(version.as_str()));
-                Told::Settled(name(version))
-            }
-            ChangeKind::Gone { version } => Told::Gone(name(version)),
-            ChangeKind::Ignored(list) => {
-                Told::Ignored(list.into_iter().map(|i| (i.name, i.reason)).collect())
-            }
-            ChangeKind::Root(problem) => Told::Root(problem),
-        }
-    }
-
-    async fn expect(&mut self, expected: &[Told]) {
-        for told in expected {
-            assert_eq!(&self.next().await, told);
-        }
-    }
-
-    /// Asserts that nothing is told for `time`.
-    async fn silence(&mut self, time: Duration) {
-        if let Ok(told) = tokio::time::timeout(time, self.changes.recv()).await {
-            panic!("nothing should have been told, but: {told:?}");
-        }
-    }
-}
-
-impl Drop for Deploy {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-    }
-}
-
-/// A build with `files` files of `size` bytes each in a few folders.
-fn build(at: &Path, files: usize, size: usize) {
-    for n in 0..files {
-        let folder = at.join(format!("lib/part{}", n % 5));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(format!("file{n}.js")), vec![b'x'; size]).unwrap();
-    }
-}
-
-fn start(program: &str, arguments: &[&str], paths: &[&Path]) -> Child {
-    let started = Command::new(program).args(arguments).args(paths).spawn();
-    started.unwrap_or_else(|error| panic!("{program}: {error}: apt-get install {program}"))
-}
-
-fn run(program: &str, arguments: &[&str], paths: &[&Path]) {
-    let status = start(program, arguments, paths).wait().unwrap();
-    assert!(status.success(), "{program} {arguments:?} {paths:?}: {status}");
-}
-
-/// The same folder, named so that rsync copies what is in it.
-fn contents(folder: &Path) -> PathBuf {
-    folder.join("")
 }
 
 #[tokio::test]
@@ -387,12 +247,7 @@ async fn a_root_may_come_late_go_and_come_back() {
 #[tokio::test]
 async fn the_watcher_ends_when_it_is_told_to_and_when_nobody_listens() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = WatchSpec {
-        service: "app".into(),
-        root: folder.path().to_owned(),
-        versions: Regex::new("^[0-9a-f]{7,64}$").unwrap(),
-        settle: SETTLE,
-    };
+    let spec = spec(folder.path().to_owned(), SETTLE);
     let (sender, changes) = mpsc::channel(1);
     let cancel = CancellationToken::new();
     let watcher = watcher::spawn(spec.clone(), sender, cancel.clone());
