@@ -97,7 +97,7 @@ fn route(b: &mut Builder, node: &Node, key: &str, name: Name<'_>, settings: &Set
     };
     let targets = match &goes {
         Goes::To(target) => [*target].into(),
-        Goes::Split(split) => split.arms.iter().map(|(target, _)| *target).collect(),
+        Goes::Split(split) => split.targets().collect(),
         Goes::Named(_) | Goes::Percent(_) => Box::default(),
     };
     b.push(Route { name: name.into(), when, goes, unavailable, targets }, node.place, key);
