@@ -141,6 +141,15 @@ fn all_problems_come_at_once_each_with_its_own_file_and_line() {
 }
 
 #[test]
+fn one_wrong_key_is_told_once() {
+    let text = "key: cookies.uid\nroutes:\n  - {split: {a: 5%}}\n  - {split: {b: 5%}}\n";
+    assert_eq!(
+        problems(text),
+        ["1:6 key: `cookies.uid` is nothing that a request has | did you mean cookie.uid?"]
+    );
+}
+
+#[test]
 fn a_warning_leaves_the_document_usable() {
     let compiled = compile("routes: [{when: {method: get}, to: v1}]", &CONTEXT).unwrap();
     assert_eq!(compiled.warnings.0.len(), 1);
