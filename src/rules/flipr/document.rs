@@ -179,6 +179,7 @@ fn percent_route(
         Some(Value::Number(percent)) => percent,
         _ => 0.0,
     };
+    // Shares of zero take only an id whose hash is exactly zero; without any other a route would be mere noise.
     if !entries.iter().any(|(_, node, _)| node.get(&rule.property).is_some()) {
         return;
     }
