@@ -194,15 +194,20 @@ impl Proxy {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .kill_on_drop(true)
             .spawn()
             .map_err(|e| format!("{name} does not start: {e}\nhint: scripts/install-deps bench"))?;
-        let proxy = Self { name, address, process, children_serve: false };
-        eventually(&format!("{name} takes connections"), async || {
-            tokio::net::TcpStream::connect(&proxy.address).await.ok()
-        })
-        .await
-        .map_err(|e| format!("{e}\n{}", proxy.log(folder)))?;
+        let mut proxy = Self { name, address, process, children_serve: false };
+        let ended =
+            eventually(&format!("{name} takes connections"), async || match proxy.process.try_wait() {
+                Ok(None) => tokio::net::TcpStream::connect(&proxy.address).await.ok().map(|_| None),
+                Ok(Some(status)) => Some(Some(format!("{name} ended with {status}"))),
+                Err(error) => Some(Some(format!("{name}: {error}"))),
+            })
+            .await
+            .unwrap_or_else(|error| Some(error.to_string()));
+        if let Some(error) = ended {
+            return Err(format!("{error}\n{}", proxy.log(folder)).into());
+        }
         Ok(proxy)
     }
 
@@ -232,12 +237,26 @@ impl Proxy {
 
     /// TERM, and waits for its end.
     pub(crate) async fn stop(mut self) -> Result<()> {
-        let pid = self.process.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
-        kill_process(pid.ok_or_else(|| format!("{} has ended", self.name))?, Signal::TERM)?;
+        self.terminate()?;
         tokio::time::timeout(PATIENCE, self.process.wait())
             .await
             .map_err(|_| format!("{} does not end within {PATIENCE:?} of TERM", self.name))??;
         Ok(())
+    }
+
+    fn terminate(&self) -> Result<()> {
+        let pid = self.process.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        kill_process(pid.ok_or_else(|| format!("{} has ended", self.name))?, Signal::TERM)?;
+        Ok(())
+    }
+}
+
+impl Drop for Proxy {
+    /// Where the benchmark fails half-way: KILL would leave nginx's children and the workers behind.
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _ = self.terminate();
+        }
     }
 }
 
