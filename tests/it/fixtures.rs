@@ -20,9 +20,9 @@ pub(crate) fn worker() -> PathBuf {
     path
 }
 
-/// A folder under `fixtures/`.
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+/// A file of this repository.
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 /// A running sample application.
@@ -117,13 +117,13 @@ async fn is_a_good_application(mut application: Application) {
 
 #[tokio::test]
 async fn the_node_application_is_good() {
-    let files = [fixture("node-app/server.js"), fixture("node-app/switchman.yaml")];
+    let files = [file("fixtures/node-app/server.js"), file("fixtures/node-app/switchman.yaml")];
     is_a_good_application(Application::start(&files, &["node", "server.js"]).await).await;
 }
 
 #[tokio::test]
 async fn the_python_application_is_good() {
-    let files = [fixture("python-app/server.py"), fixture("python-app/Procfile")];
+    let files = [file("fixtures/python-app/server.py"), file("fixtures/python-app/Procfile")];
     is_a_good_application(Application::start(&files, &["python3", "server.py"]).await).await;
 }
 
