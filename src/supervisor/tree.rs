@@ -1,0 +1,179 @@
+//! Everything that a worker's process has started, found through `/proc`.
+//!
+//! A process belongs to the tree of a worker if it is the worker's process, is in its process group or session,
+//! descends from a member, was seen as a member before, or is an orphan that switchman adopted (it is the
+//! subreaper) and that carries the worker's unique `PIDFILE` in its environment: that finds what was
+//! daemonized. Reading `/proc` blocks for some milliseconds: call from `spawn_blocking`.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use procfs::net::{TcpNetEntry, TcpState};
+use procfs::process::{FDTarget, Process, Stat};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+/// The process tree of one worker.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: i32,
+    root_started: Option<u64>,
+    /// The worker's `PIDFILE`.
+    mark: OsString,
+    /// Members with their start times: a number that is used again is not taken for the old process.
+    seen: HashMap<i32, u64>,
+}
+
+/// Who listens on a worker's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// Nobody.
+    Nobody,
+    /// The worker, or `/proc` does not let us see who.
+    Own,
+    /// Somebody else.
+    Other,
+}
+
+impl Tree {
+    /// The tree below the process `root`, which has just been started with `mark` as its `PIDFILE`.
+    pub(crate) fn new(root: u32, mark: impl Into<OsString>) -> Self {
+        let root = root.cast_signed();
+        let root_started = Process::new(root).and_then(|p| p.stat()).ok().map(|stat| stat.starttime);
+        Self { root, root_started, mark: mark.into(), seen: HashMap::new() }
+    }
+
+    /// The members that live now. Reaps those that have ended and were left to switchman.
+    pub(crate) fn look(&mut self) -> Vec<i32> {
+        let me = std::process::id().cast_signed();
+        let stats = all_stats();
+        // The number of the root was given to somebody else: so no group or session of that number is ours.
+        let root_is_new = stats.iter().any(|s| s.pid == self.root && Some(s.starttime) != self.root_started);
+        let mut members: HashSet<i32> = stats
+            .iter()
+            .filter(|s| {
+                (!root_is_new && (s.pid == self.root || s.pgrp == self.root || s.session == self.root))
+                    || self.seen.get(&s.pid) == Some(&s.starttime)
+                    || (s.ppid == me && s.pid != self.root && has_mark(s.pid, &self.mark))
+            })
+            .map(|s| s.pid)
+            .collect();
+        loop {
+            let before = members.len();
+            let children = stats.iter().filter(|s| members.contains(&s.ppid)).map(|s| s.pid);
+            let children: Vec<i32> = children.collect();
+            members.extend(children);
+            if members.len() == before {
+                break;
+            }
+        }
+        let (dead, alive): (Vec<&Stat>, Vec<&Stat>) =
+            stats.iter().filter(|s| members.contains(&s.pid)).partition(|s| matches!(s.state, 'Z' | 'X'));
+        for orphan in dead.iter().filter(|s| s.ppid == me && s.pid != self.root) {
+            reap(orphan.pid);
+        }
+        self.seen = alive.iter().map(|s| (s.pid, s.starttime)).collect();
+        alive.iter().map(|s| s.pid).collect()
+    }
+
+    /// Sends a signal to every member that lives; answers whether there was one.
+    pub(crate) fn signal(&mut self, signal: Signal) -> bool {
+        let members = self.look();
+        for pid in members.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            // It may have ended since: then there is nothing to do.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+        !members.is_empty()
+    }
+
+    /// Who listens where connections to 127.0.0.1:`port` go.
+    pub(crate) fn who_listens(&mut self, port: u16) -> Listener {
+        let Some(listening) = listening() else { return Listener::Own };
+        let there: Vec<u64> = listening
+            .iter()
+            .filter(|(address, _)| address.port() == port && takes_loopback(address.ip()))
+            .map(|(_, inode)| *inode)
+            .collect();
+        if there.is_empty() {
+            return Listener::Nobody;
+        }
+        match self.sockets() {
+            Some(own) if there.iter().any(|inode| !own.contains(inode)) => Listener::Other,
+            Some(_) | None => Listener::Own,
+        }
+    }
+
+    /// Where the members listen.
+    pub(crate) fn listens_on(&mut self) -> Vec<SocketAddr> {
+        let own = self.sockets().unwrap_or_default();
+        let mut addresses: Vec<SocketAddr> = listening()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(_, inode)| own.contains(inode))
+            .map(|(address, _)| address)
+            .collect();
+        addresses.sort();
+        addresses
+    }
+
+    /// The sockets that members hold; none if one of them cannot be looked into (another user's).
+    fn sockets(&mut self) -> Option<HashSet<u64>> {
+        let mut sockets = HashSet::new();
+        for pid in self.look() {
+            // A process that has ended meanwhile holds nothing.
+            let Ok(process) = Process::new(pid) else { continue };
+            match process.fd() {
+                Ok(fds) => sockets.extend(fds.flatten().filter_map(|fd| match fd.target {
+                    FDTarget::Socket(inode) => Some(inode),
+                    _ => None,
+                })),
+                Err(procfs::ProcError::PermissionDenied(_)) => return None,
+                Err(_) => {}
+            }
+        }
+        Some(sockets)
+    }
+}
+
+/// Reaps the orphans that were left to switchman and belong to no worker any more. `before` are those that this
+/// found last time: only what has been a zombie for two rounds is reaped, because a younger one may belong to
+/// somebody in this process who is about to wait for it.
+pub(crate) fn reap_orphans(before: &HashSet<i32>) -> HashSet<i32> {
+    let me = std::process::id().cast_signed();
+    let zombies: HashSet<i32> =
+        all_stats().iter().filter(|s| s.ppid == me && s.state == 'Z').map(|s| s.pid).collect();
+    zombies.intersection(before).for_each(|pid| reap(*pid));
+    zombies
+}
+
+fn reap(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // Somebody else may have been faster, which is as good.
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+}
+
+fn all_stats() -> Vec<Stat> {
+    procfs::process::all_processes()
+        .map(|all| all.flatten().filter_map(|process| process.stat().ok()).collect())
+        .unwrap_or_default()
+}
+
+fn has_mark(pid: i32, mark: &OsString) -> bool {
+    let environ = Process::new(pid).and_then(|process| process.environ());
+    environ.is_ok_and(|environ| environ.get(std::ffi::OsStr::new("PIDFILE")) == Some(mark))
+}
+
+/// All listening TCP sockets with their inodes; none where `/proc/net` cannot be read.
+fn listening() -> Option<Vec<(SocketAddr, u64)>> {
+    let v4 = procfs::net::tcp().ok()?;
+    // There is no tcp6 where IPv6 is switched off.
+    let v6 = procfs::net::tcp6().unwrap_or_default();
+    let listens = |entry: &TcpNetEntry| entry.state == TcpState::Listen;
+    Some(v4.into_iter().chain(v6).filter(listens).map(|e| (e.local_address, e.inode)).collect())
+}
+
+fn takes_loopback(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_unspecified() || ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
+}
