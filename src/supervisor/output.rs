@@ -137,11 +137,14 @@ impl Printer {
         let mut buffer = vec![0; LINE_MAX];
         let mut filled = 0;
         while let Ok(count @ 1..) = output.read(&mut buffer[filled..]).await {
-            filled += count;
             let mut begin = 0;
-            while let Some(length) = buffer[begin..filled].iter().position(|byte| *byte == b'\n') {
-                self.line(&buffer[begin..begin + length], &logs);
-                begin += length + 1;
+            // What was read before has no newline in it.
+            let mut look_from = filled;
+            filled += count;
+            while let Some(length) = buffer[look_from..filled].iter().position(|byte| *byte == b'\n') {
+                self.line(&buffer[begin..look_from + length], &logs);
+                begin = look_from + length + 1;
+                look_from = begin;
             }
             if begin == 0 && filled == LINE_MAX {
                 self.line(&buffer, &logs);
