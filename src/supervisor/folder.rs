@@ -23,8 +23,8 @@ impl Supervisor {
                 let key = Key { service, version };
                 if self.version(&key).is_none() {
                     self.add(&key, &path);
-                    self.publish(&key);
                 }
+                self.step(&key, lifecycle::Event::Arrive);
             }
             ChangeKind::Settled { version, path, identity } => {
                 self.settled(&Key { service, version }, &path, identity);

@@ -93,6 +93,9 @@ pub(crate) fn explain_exit(status: ExitStatus, run: &RunCommand) -> String {
         (Some(126), _) if shell => {
             "exited with status 126: a command of `run` may not be executed; hint: chmod +x it".to_owned()
         }
+        (Some(0), _) => {
+            "exited with status 0; hint: `run` must stay in the foreground (no `&` at its end, no daemon)".to_owned()
+        }
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => match signal_name(signal) {
             Some(name) => format!("was ended by signal {signal} ({name})"),
@@ -131,6 +134,7 @@ mod tests {
         let code = |code: i32| ExitStatus::from_raw(code << 8);
         for (status, run, words) in [
             (code(1), &shell, "exited with status 1"),
+            (code(0), &shell, "must stay in the foreground"),
             (code(127), &shell, "the shell did not find a command"),
             (code(126), &shell, "chmod +x"),
             (code(127), &exec, "exited with status 127"),

@@ -23,6 +23,7 @@ mod lifecycle;
 mod managed;
 mod port;
 mod readiness;
+mod reports;
 mod stopped;
 mod tree;
 mod worker;
@@ -38,7 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config;
 use crate::deploy::VersionChange;
-use crate::registry::{self, Registry, Upstream};
+use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use command::{Command, SupervisorHandle};
@@ -46,7 +47,6 @@ use lifecycle::ProcessId;
 use managed::Managed;
 use output::LogStore;
 use port::PortTable;
-use readiness::Verdict;
 use stopped::Stopped;
 use worker::Report;
 
@@ -230,45 +230,6 @@ impl Supervisor {
                 }
             }
         }
-    }
-
-    fn reported(&mut self, key: &Key, process: ProcessId, report: Report) {
-        self.last_serial += 1;
-        let (serial, threads) = (self.last_serial, self.settings.threads);
-        let Some(version) = self.version(key) else { return };
-        let event = match report {
-            Report::Spawned { pid, address } => {
-                if let Some(running) = version.processes.get_mut(&process) {
-                    running.pid = Some(pid);
-                    running.address = Some(address);
-                }
-                self.publish(key);
-                return;
-            }
-            Report::Noted(note) => lifecycle::Event::Noted(process, note),
-            Report::Verdict(Verdict::Ready) => {
-                let worker = version.life.worker_of(process);
-                if let Some(running) = version.processes.get_mut(&process)
-                    && let (Some(worker), Some(address)) = (worker, running.address)
-                {
-                    running.upstream = Some(Arc::new(Upstream {
-                        serial,
-                        worker,
-                        address: registry::Address::Tcp(address),
-                        in_flight: crate::metrics::InFlight::new(threads),
-                    }));
-                }
-                lifecycle::Event::Passed(process)
-            }
-            Report::Verdict(Verdict::Late(why)) => lifecycle::Event::Late(process, why),
-            Report::Verdict(Verdict::PortTaken) => lifecycle::Event::PortTaken(process),
-            Report::Exited => lifecycle::Event::Exited(process),
-            Report::Ended(end) => {
-                version.processes.remove(&process);
-                lifecycle::Event::Ended(process, end)
-            }
-        };
-        self.step(key, event);
     }
 
     /// Decides, publishes, acts: in this order.

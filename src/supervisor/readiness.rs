@@ -17,8 +17,8 @@ use crate::config::{Ready, ReadyCheck};
 /// A tree that the blocking threads look at in turn.
 pub(crate) type SharedTree = Arc<Mutex<Tree>>;
 
-/// How often it is looked for where a worker listens that does not listen on its port.
-const LOOK_ELSEWHERE_EVERY: Duration = Duration::from_secs(1);
+/// The first pause between two looks for where a worker listens that does not listen on its port; it doubles.
+const LOOK_ELSEWHERE_AFTER: Duration = Duration::from_millis(500);
 
 /// How the wait ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,37 +40,28 @@ pub(crate) async fn wait(
     reporter: &Reporter,
 ) -> Verdict {
     let started = Instant::now();
-    let mut last_look: Option<Instant> = None;
-    let mut noted: Option<String> = None;
+    let mut elsewhere = Elsewhere::default();
     loop {
-        let failure = match ask(tree, move |tree| tree.who_listens(address.port())).await {
-            Listener::Other => return Verdict::PortTaken,
-            Listener::Nobody if !matches!(ready.check, ReadyCheck::After(_)) => {
-                if last_look.is_none_or(|then| then.elapsed() >= LOOK_ELSEWHERE_EVERY) {
-                    last_look = Some(Instant::now());
-                    let elsewhere = elsewhere(address, &ask(tree, Tree::listens_on).await);
-                    if let Some(new) = elsewhere.as_ref().filter(|_| noted != elsewhere) {
-                        reporter.send(Report::Noted(new.clone())).await;
-                    }
-                    noted = elsewhere;
+        let failure = match &ready.check {
+            ReadyCheck::After(time) => {
+                tokio::time::sleep(time.saturating_sub(started.elapsed())).await;
+                match who_listens(tree, address).await {
+                    Listener::Other => return Verdict::PortTaken,
+                    Listener::Own | Listener::Nobody => return Verdict::Ready,
                 }
-                noted.clone().unwrap_or_else(|| format!("nothing listens on {address}"))
             }
-            Listener::Own | Listener::Nobody => {
-                let checked = match &ready.check {
-                    ReadyCheck::Http(path) => health::http(address, path, ready.timeout).await,
-                    ReadyCheck::Tcp => health::tcp(address, ready.timeout).await,
-                    ReadyCheck::After(time) => {
-                        tokio::time::sleep(time.saturating_sub(started.elapsed())).await;
-                        match ask(tree, move |tree| tree.who_listens(address.port())).await {
-                            Listener::Other => return Verdict::PortTaken,
-                            Listener::Own | Listener::Nobody => Ok(()),
-                        }
-                    }
-                };
-                match checked {
-                    Ok(()) => return Verdict::Ready,
-                    Err(failure) => failure,
+            ReadyCheck::Http(_) | ReadyCheck::Tcp => {
+                // Connecting costs little; /proc lists every connection of the machine.
+                match health::tcp(address, ready.timeout).await {
+                    Err(failure) => elsewhere.look(address, tree, reporter).await.unwrap_or(failure),
+                    Ok(()) => match who_listens(tree, address).await {
+                        Listener::Other => return Verdict::PortTaken,
+                        Listener::Nobody => format!("nothing listens on {address}"),
+                        Listener::Own => match check(ready, address).await {
+                            Ok(()) => return Verdict::Ready,
+                            Err(failure) => failure,
+                        },
+                    },
                 }
             }
         };
@@ -78,6 +69,42 @@ pub(crate) async fn wait(
             return Verdict::Late(format!("did not become ready within {:?}: {failure}", ready.deadline));
         }
         tokio::time::sleep(ready.interval).await;
+    }
+}
+
+async fn check(ready: &Ready, address: SocketAddr) -> Result<(), String> {
+    match &ready.check {
+        ReadyCheck::Http(path) => health::http(address, path, ready.timeout).await,
+        ReadyCheck::Tcp | ReadyCheck::After(_) => Ok(()),
+    }
+}
+
+async fn who_listens(tree: &SharedTree, address: SocketAddr) -> Listener {
+    ask(tree, move |tree| tree.who_listens(address.port())).await
+}
+
+/// Looks, less and less often, where a worker listens that does not listen on its port.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    /// When to look next, and how long to wait after that.
+    next: Option<(Instant, Duration)>,
+    found: Option<String>,
+}
+
+impl Elsewhere {
+    /// What was found last; reported when it is new.
+    async fn look(&mut self, address: SocketAddr, tree: &SharedTree, reporter: &Reporter) -> Option<String> {
+        let now = Instant::now();
+        let (at, pause) = self.next.unwrap_or((now, LOOK_ELSEWHERE_AFTER));
+        if now >= at {
+            self.next = Some((now + pause, pause * 2));
+            let found = elsewhere(address, &ask(tree, Tree::listens_on).await);
+            if let Some(new) = found.as_ref().filter(|_| found != self.found) {
+                reporter.send(Report::Noted(new.clone())).await;
+            }
+            self.found = found;
+        }
+        self.found.clone()
     }
 }
 

@@ -177,3 +177,66 @@ fn takes_loopback(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip.is_unspecified() || ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let started = std::time::Instant::now();
+        while !is_so() {
+            assert!(started.elapsed().as_secs() < 30, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_tree_holds_group_children_and_strangers_stay_out() {
+        let start = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).process_group(0).stdin(Stdio::null()).spawn().unwrap()
+        };
+        let mut own = start("setsid sleep 1000 & sleep 1000; true");
+        let mut stranger = start("exec sleep 1000");
+        let mut tree = Tree::new(own.id(), "/no/mark");
+        wait_until("sh, setsid and sleep", || tree.look().len() == 3);
+        assert!(!tree.look().contains(&stranger.id().cast_signed()));
+
+        // Without its parent, the child in a session of its own is known because it was seen before.
+        own.kill().unwrap();
+        own.wait().unwrap();
+        assert_eq!(tree.look().len(), 2);
+        assert!(tree.signal(Signal::KILL));
+        wait_until("nothing is left", || tree.look().is_empty());
+        assert!(!tree.signal(Signal::KILL));
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+
+    #[test]
+    fn the_number_of_a_dead_root_that_is_used_again_is_no_member() {
+        let mut stranger = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let mut tree = Tree::new(stranger.id(), "/no/mark");
+        assert_eq!(tree.look().len(), 1);
+        let mut tree = Tree { root_started: Some(1), seen: HashMap::new(), ..tree };
+        assert!(tree.look().is_empty());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+
+    #[test]
+    fn an_orphan_is_reaped_when_it_was_seen_twice() {
+        let child = Command::new("true").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let state = || Process::new(pid).and_then(|p| p.stat()).map(|s| s.state);
+        wait_until("it has ended", || state().is_ok_and(|s| s == 'Z'));
+        let seen = reap_orphans(&HashSet::new());
+        assert!(seen.contains(&pid) && state().is_ok(), "seen once, it is left alone");
+        // Others of this process may be about to wait for theirs.
+        reap_orphans(&HashSet::from([pid]));
+        assert!(state().is_err());
+    }
+}

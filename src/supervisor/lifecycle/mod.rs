@@ -10,7 +10,7 @@
 //!
 //! [`Lifecycle::step`] takes one [`Event`] and the time and answers with [`Effect`]s; it does no I/O. It first
 //! notes what happened (`take`), then compares what is wanted with what is there (`reconcile`), so that no
-//! order of events needs a case of its own. Laws, held by `tests.rs`:
+//! order of events needs a case of its own. Laws, held by `tests`:
 //!
 //! - A process is ready only after its check passed.
 //! - A worker has one process, except while a rolling restart starts the new one before the old one leaves.
@@ -18,6 +18,8 @@
 //! - Stop always leads to stopped, and a version that once was ready fails only when it has lost every worker.
 
 mod crash;
+mod event;
+mod reconcile;
 #[cfg(test)]
 mod tests;
 
@@ -26,82 +28,7 @@ use std::time::Instant;
 
 use crate::version::{VersionState, WorkerId, WorkerState};
 use crash::Crashes;
-
-/// One process of a version; never used again for another one of the same version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ProcessId(pub(crate) u64);
-
-/// What happened to a version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// It is to run with this many workers: its folder is complete, or a person asks.
-    Start {
-        /// From 1.
-        workers: u32,
-    },
-    /// It is to drain and stop.
-    Stop,
-    /// Its folder is gone: it is to drain, stop and be forgotten.
-    Retire,
-    /// switchman ends: every process is told to end at once.
-    Shutdown,
-    /// Its workers are to be replaced, one at a time; it is to run this many.
-    Restart {
-        /// From 1.
-        workers: u32,
-    },
-    /// It is to run this many workers.
-    Scale(u32),
-    /// It cannot be run at all, and why.
-    Unrunnable(String),
-    /// Something worth knowing about a process that is not ready yet.
-    Noted(ProcessId, String),
-    /// A process passed its readiness check.
-    Passed(ProcessId),
-    /// A process did not become ready in time, and why.
-    Late(ProcessId, String),
-    /// Somebody else listens on the port of a process.
-    PortTaken(ProcessId),
-    /// A process has ended; what it started may still run.
-    Exited(ProcessId),
-    /// Nothing is left of a process and what it started.
-    Ended(ProcessId, End),
-    /// The last request of a draining process has ended, or its time is up.
-    Drained(ProcessId),
-    /// The back-off of a worker is over; the number tells its timer from older ones.
-    Retry(WorkerId, u64),
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
-    /// It was told to.
-    Told,
-    /// By itself, or it could not even be started; in words.
-    ByItself(String),
-    /// Its port had been taken by somebody else; in words.
-    PortTaken(String),
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Effect {
-    /// Start a process for a worker. An `urgent` one replaces what served and does not wait for its turn.
-    Start {
-        /// Its name from now on.
-        process: ProcessId,
-        /// The worker it is for.
-        worker: WorkerId,
-        /// Whether it goes before others that wait to be started.
-        urgent: bool,
-    },
-    /// Wait until its requests have ended, then say `Drained`.
-    Drain(ProcessId),
-    /// End it and everything it started, then say `Ended`.
-    Terminate(ProcessId),
-    /// Say `Retry` with these after the delay.
-    RetryAfter(WorkerId, u64, std::time::Duration),
-}
+pub(crate) use event::{Effect, End, Event, ProcessId};
 
 /// Where a process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,10 +106,10 @@ impl Lifecycle {
     pub(crate) fn state(&self) -> VersionState {
         let running = !self.processes.is_empty();
         match self.goal {
+            Goal::Arrive | Goal::Stop | Goal::Retire if running => VersionState::Draining,
             Goal::Arrive => VersionState::Arriving,
             Goal::Run if self.was_ready && self.any_ready() => VersionState::Ready,
             Goal::Run => VersionState::Starting,
-            Goal::Stop | Goal::Retire if running => VersionState::Draining,
             Goal::Stop => VersionState::Stopped,
             Goal::Retire => VersionState::Gone,
             Goal::Fail => VersionState::Failed,
@@ -249,6 +176,8 @@ impl Lifecycle {
 
     fn take(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
         match event {
+            Event::Arrive if self.goal == Goal::Retire => self.want(Goal::Arrive, None),
+            Event::Arrive => {}
             Event::Start { workers } if self.goal != Goal::Run => self.start_afresh(workers),
             Event::Start { .. } => {}
             Event::Stop if self.goal == Goal::Retire => {}
@@ -257,13 +186,17 @@ impl Lifecycle {
             Event::Unrunnable(why) => self.want(Goal::Fail, Some(why)),
             Event::Shutdown => {
                 self.want(Goal::Stop, None);
-                let all: Vec<ProcessId> = self.processes.keys().copied().collect();
-                all.into_iter().for_each(|process| self.terminate(process, effects));
+                self.processes_where(|_| true)
+                    .into_iter()
+                    .for_each(|process| self.terminate(process, effects));
             }
             Event::Restart { workers } if self.goal == Goal::Run => {
                 self.round += 1;
                 self.workers = workers;
                 self.reason = None;
+                // A person asks: what waits for its back-off is started now.
+                self.failures = crash::Failures::default();
+                self.slots.values_mut().for_each(|slot| slot.crashes.forget());
             }
             Event::Restart { workers } => self.start_afresh(workers),
             Event::Scale(workers) => self.workers = workers,
@@ -306,47 +239,6 @@ impl Lifecycle {
         }
     }
 
-    /// Makes what is there what is wanted.
-    fn reconcile(&mut self, effects: &mut Vec<Effect>) {
-        let workers = if self.goal == Goal::Run { self.workers } else { 0 };
-        let surplus: Vec<ProcessId> =
-            self.processes.iter().filter(|(_, p)| p.worker.0 >= workers).map(|(id, _)| *id).collect();
-        surplus.into_iter().for_each(|process| self.retire(process, effects));
-        for (_, slot) in self.slots.iter_mut().filter(|(id, _)| id.0 >= workers) {
-            slot.crashes.forget();
-        }
-        if self.goal != Goal::Run {
-            return;
-        }
-        let in_use: Vec<WorkerId> = self.processes.values().map(|p| p.worker).collect();
-        self.slots.retain(|id, _| id.0 < workers || in_use.contains(id));
-        for worker in (0..workers).map(WorkerId) {
-            let waits = self.slots.entry(worker).or_default().crashes.is_waiting();
-            if !waits && self.of(worker).next().is_none() {
-                self.start(worker, effects);
-            }
-        }
-        self.roll(effects);
-    }
-
-    /// One step of a rolling restart: replaces one worker of an older round, once nothing else is moving.
-    fn roll(&mut self, effects: &mut Vec<Effect>) {
-        let old = |p: &Process, round| p.round < round && matches!(p.phase, Phase::Starting | Phase::Ready);
-        let unready: Vec<ProcessId> = self
-            .processes
-            .iter()
-            .filter(|(_, p)| old(p, self.round) && p.phase == Phase::Starting)
-            .map(|(id, _)| *id)
-            .collect();
-        unready.into_iter().for_each(|process| self.terminate(process, effects));
-        if self.processes.values().any(|p| p.phase != Phase::Ready) {
-            return;
-        }
-        if let Some(worker) = self.processes.values().filter(|p| old(p, self.round)).map(|p| p.worker).min() {
-            self.start(worker, effects);
-        }
-    }
-
     fn start_afresh(&mut self, workers: u32) {
         self.want(Goal::Run, None);
         self.workers = workers;
@@ -361,38 +253,6 @@ impl Lifecycle {
         self.reason = reason;
     }
 
-    fn start(&mut self, worker: WorkerId, effects: &mut Vec<Effect>) {
-        self.last_process += 1;
-        let process = ProcessId(self.last_process);
-        let new =
-            Process { worker, phase: Phase::Starting, round: self.round, wanted: true, ready_since: None };
-        self.processes.insert(process, new);
-        effects.push(Effect::Start { process, worker, urgent: self.was_ready });
-    }
-
-    fn terminate(&mut self, process: ProcessId, effects: &mut Vec<Effect>) {
-        if let Some(p) = self.processes.get_mut(&process)
-            && p.phase != Phase::Stopping
-        {
-            p.phase = Phase::Stopping;
-            p.wanted = false;
-            effects.push(Effect::Terminate(process));
-        }
-    }
-
-    /// Drains what takes requests, ends what does not.
-    fn retire(&mut self, process: ProcessId, effects: &mut Vec<Effect>) {
-        match self.processes.get_mut(&process) {
-            Some(p) if p.phase == Phase::Ready => {
-                p.phase = Phase::Draining;
-                p.wanted = false;
-                effects.push(Effect::Drain(process));
-            }
-            Some(p) if p.phase == Phase::Starting => self.terminate(process, effects),
-            Some(_) | None => {}
-        }
-    }
-
     fn passed(&mut self, process: ProcessId, now: Instant, effects: &mut Vec<Effect>) {
         let Some(p) = self.processes.get_mut(&process).filter(|p| p.phase == Phase::Starting) else {
             return;
@@ -403,8 +263,7 @@ impl Lifecycle {
         if let Some(slot) = self.slots.get_mut(&worker) {
             slot.crashes.port_held();
         }
-        let replaced: Vec<ProcessId> =
-            self.of(worker).filter(|(_, p)| p.round < round).map(|(id, _)| id).collect();
+        let replaced = self.processes_where(|p| p.worker == worker && p.round < round);
         replaced.into_iter().for_each(|old| self.retire(old, effects));
         let all_ready =
             (0..self.workers).all(|worker| self.of(WorkerId(worker)).any(|(_, p)| p.phase == Phase::Ready));

@@ -205,6 +205,33 @@ async fn a_replaced_folder_restarts_a_dark_version_and_leaves_one_that_carries_t
 }
 
 #[tokio::test]
+async fn a_folder_that_goes_and_comes_again_is_run_anew() {
+    let world = World::new(spec());
+    for version in ["4f2a91c", "b001bee"] {
+        world.deploy(version, SERVE).await;
+    }
+    let dark = world.until_state("4f2a91c", VersionState::Ready).await;
+    let current = world.until_state("b001bee", VersionState::Ready).await;
+    world.promote("b001bee").await;
+    for version in ["4f2a91c", "b001bee"] {
+        // The new folder is made before the old one is removed, so that it cannot get the same inode.
+        let old = world.folder(version).with_file_name(format!("old-{version}"));
+        std::fs::rename(world.folder(version), &old).unwrap();
+        world.tell(ChangeKind::Gone { version: version.into() }).await;
+        world.write(version, SERVE);
+        world.tell(ChangeKind::Arriving { version: version.into(), path: world.folder(version) }).await;
+        world.settle(version).await;
+    }
+    let ready_anew = |v: &registry::Version| v.state == VersionState::Ready && pids(v) != pids(&dark);
+    world.until("4f2a91c", "the dark one runs anew", ready_anew).await;
+    let version = world
+        .until("b001bee", "it says so", |v| v.reason.as_ref().is_some_and(|r| r.contains("was replaced")))
+        .await;
+    assert_eq!((version.state, pids(&version)), (VersionState::Ready, pids(&current)));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn what_else_lies_under_the_root_and_what_is_wrong_with_it_is_published() {
     let world = World::new(spec());
     let ignored = vec![registry::Ignored { name: "tmp".into(), reason: "its name is no version".into() }];
