@@ -99,7 +99,7 @@ impl Supervisor {
 
     fn remember_stop(&mut self, key: &Key, stopped: bool) {
         if let Some(service) = self.services.get_mut(&key.service) {
-            service.stopped.set(&key.version, stopped);
+            service.memory.set_stopped(&key.version, stopped);
         }
     }
 }

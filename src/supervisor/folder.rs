@@ -58,13 +58,12 @@ impl Supervisor {
         if self.version(key).is_none() {
             self.add(key, path);
         }
-        let stopped = self.services.get(&key.service).is_some_and(|s| s.stopped.contains(&key.version));
+        let stopped = self.services.get(&key.service).is_some_and(|s| s.memory.is_stopped(&key.version));
         let carries_traffic = self.carries_traffic(key);
-        let Some(version) = self.version(key) else { return };
+        let Some(service) = self.services.get_mut(&key.service) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
         let before = version.identity.replace(identity);
-        if before.is_none() {
-            version.arrived = arrived(path);
-        }
+        version.arrived = service.memory.arrived(&key.version, identity, changed(path));
         version.path = path.to_owned();
         version.folder = Folder::There;
         if stopped {
@@ -111,7 +110,7 @@ impl Supervisor {
 
     fn retire(&mut self, key: &Key) {
         if let Some(service) = self.services.get_mut(&key.service) {
-            service.stopped.set(&key.version, false);
+            service.memory.forget(&key.version);
         }
         self.step(key, lifecycle::Event::Retire);
     }
@@ -159,9 +158,9 @@ impl Supervisor {
     }
 }
 
-/// When a folder became complete: the last change of the folder itself, which also is right for one that was there
-/// before switchman started.
-fn arrived(path: &Path) -> jiff::Timestamp {
+/// The last change of a folder itself. For one that is seen for the first time that is when it became complete, also if
+/// it was there before switchman started; later its workers may change it.
+fn changed(path: &Path) -> jiff::Timestamp {
     use std::os::unix::fs::MetadataExt;
     let now = jiff::Timestamp::now();
     let changed = std::fs::metadata(path)

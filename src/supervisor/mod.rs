@@ -21,10 +21,10 @@ mod health;
 mod launch;
 mod lifecycle;
 mod managed;
+mod memory;
 mod port;
 mod readiness;
 mod reports;
-mod stopped;
 mod tree;
 mod worker;
 
@@ -45,9 +45,9 @@ use crate::version::{ServiceName, VersionId, VersionState};
 use command::{Command, SupervisorHandle};
 use lifecycle::ProcessId;
 use managed::Managed;
+use memory::Memory;
 use output::LogStore;
 use port::PortTable;
-use stopped::Stopped;
 use worker::Report;
 
 /// Versions that are started at the same time; more wait for their turn.
@@ -98,7 +98,7 @@ struct Key {
 #[derive(Debug)]
 struct Service {
     config: config::Service,
-    stopped: Stopped,
+    memory: Memory,
     versions: BTreeMap<VersionId, Managed>,
 }
 
@@ -152,8 +152,8 @@ pub fn spawn(
         .services
         .iter()
         .map(|(name, config)| {
-            let stopped = Stopped::load(&settings.state, name);
-            (name.clone(), Service { config: config.clone(), stopped, versions: BTreeMap::new() })
+            let memory = Memory::load(&settings.state, name);
+            (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
         })
         .collect();
     let logs = LogStore::default();

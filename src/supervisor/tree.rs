@@ -45,6 +45,10 @@ impl Tree {
 
     /// The members that live now. Reaps those that have ended and were left to switchman.
     pub(crate) fn look(&mut self) -> Vec<i32> {
+        self.members().iter().map(|member| member.pid).collect()
+    }
+
+    fn members(&mut self) -> Vec<Stat> {
         let me = std::process::id().cast_signed();
         let stats = all_stats();
         // The number of the root was given to somebody else: so no group or session of that number is ours.
@@ -73,14 +77,18 @@ impl Tree {
             reap(orphan.pid);
         }
         self.seen = alive.iter().map(|s| (s.pid, s.starttime)).collect();
-        alive.iter().map(|s| s.pid).collect()
+        alive.into_iter().cloned().collect()
     }
 
-    /// Sends a signal to every member that lives; answers whether there was one.
+    /// Sends a signal to every member that lives, once; answers whether there was one.
     pub(crate) fn signal(&mut self, signal: Signal) -> bool {
-        let members = self.look();
-        for pid in members.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-            // It may have ended since: then there is nothing to do.
+        let members = self.members();
+        let (group, others): (Vec<&Stat>, Vec<&Stat>) = members.iter().partition(|m| m.pgrp == self.root);
+        // Who has ended meanwhile needs no signal. The group is told in one call, which no fork escapes.
+        if let Some(root) = Pid::from_raw(self.root).filter(|_| !group.is_empty()) {
+            let _ = rustix::process::kill_process_group(root, signal);
+        }
+        for pid in others.iter().filter_map(|member| Pid::from_raw(member.pid)) {
             let _ = rustix::process::kill_process(pid, signal);
         }
         !members.is_empty()
@@ -229,7 +237,7 @@ mod tests {
 
     #[test]
     fn an_orphan_is_reaped_when_it_was_seen_twice() {
-        let child = Command::new("true").spawn().unwrap();
+        let mut child = Command::new("true").spawn().unwrap();
         let pid = child.id().cast_signed();
         let state = || Process::new(pid).and_then(|p| p.stat()).map(|s| s.state);
         wait_until("it has ended", || state().is_ok_and(|s| s == 'Z'));
@@ -237,6 +245,6 @@ mod tests {
         assert!(seen.contains(&pid) && state().is_ok(), "seen once, it is left alone");
         // Others of this process may be about to wait for theirs.
         reap_orphans(&HashSet::from([pid]));
-        assert!(state().is_err());
+        assert!(state().is_err() && child.wait().is_err(), "nothing is left to wait for");
     }
 }

@@ -153,6 +153,40 @@ async fn twenty_versions_at_once_all_become_ready() {
 }
 
 #[tokio::test]
+async fn versions_that_hang_at_their_start_do_not_hold_up_the_others() {
+    let world = World::new(deadline(60_000));
+    let hanging: Vec<String> = (0..10).map(|n| format!("bad000{n}")).collect();
+    for name in &hanging {
+        world.deploy(name, "exec sleep 1000").await;
+    }
+    world.deploy("4f2a91c", SERVE).await;
+    world.until_state("4f2a91c", VersionState::Ready).await;
+    assert!(hanging.iter().all(|name| world.version(name).unwrap().state == VersionState::Starting));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_order_of_arrival_survives_a_restart_of_switchman() {
+    let world = World::new(spec());
+    for version in ["b001bee", "4f2a91c"] {
+        world.deploy(version, SERVE).await;
+        world.until_state(version, VersionState::Ready).await;
+    }
+    // What a worker does to its own folder makes it no later.
+    std::fs::write(world.folder("b001bee").join("server.log"), "").unwrap();
+    let arrived = |world: &World| ["b001bee", "4f2a91c"].map(|v| world.version(v).unwrap().arrived);
+    let before = arrived(&world);
+    assert!(before[0] < before[1]);
+    let world = world.restarted().await;
+    for version in ["4f2a91c", "b001bee"] {
+        world.settle(version).await;
+        world.until_state(version, VersionState::Ready).await;
+    }
+    assert_eq!(arrived(&world), before);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_folder_that_vanishes_takes_a_dark_version_with_it() {
     let world = World::new(spec());
     world.deploy("4f2a91c", SERVE).await;

@@ -34,6 +34,23 @@ async fn nothing_of_a_process_tree_is_left_after_stop() {
 }
 
 #[tokio::test]
+async fn every_process_of_the_group_is_told_once_and_may_tidy_up() {
+    let mut patient = spec();
+    patient.stop.grace = Duration::from_secs(20);
+    let world = World::new(patient);
+    let tidy = "python3 server.py &
+        server=$!
+        trap 'echo told; sleep 0.2; echo tidy; exit 0' TERM
+        wait $server; wait $server";
+    world.deploy("4f2a91c", tidy).await;
+    world.until_state("4f2a91c", VersionState::Ready).await;
+    world.ask("4f2a91c", Action::Stop { force: false }).await.unwrap();
+    world.until_state("4f2a91c", VersionState::Stopped).await;
+    assert_eq!(world.lines("4f2a91c"), ["told", "tidy"]);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn nothing_of_a_process_tree_is_left_after_a_crash() {
     let world = World::new(spec());
     world.deploy("4f2a91c", CLINGING).await;
