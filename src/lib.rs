@@ -6,6 +6,8 @@
 pub mod config;
 /// Deploy roots to version changes.
 pub mod deploy;
+/// What changes in a directory.
+pub mod fs_watch;
 /// What is wrong with something a person wrote, and what to type next.
 pub mod hint;
 /// Per-thread counters of the data plane.
