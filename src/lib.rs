@@ -2,6 +2,8 @@
 //!
 //! # Layout, in reading order
 
+/// Growing, jittered delays between tries.
+pub mod backoff;
 /// The configuration.
 pub mod config;
 /// Deploy roots to version changes.
