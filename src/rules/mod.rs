@@ -7,6 +7,7 @@
 //!
 //! Reading order: the request as rules see it, what a decision says, the table.
 
+pub mod last_good;
 pub mod publisher;
 pub mod request;
 pub mod source;
