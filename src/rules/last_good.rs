@@ -44,7 +44,7 @@ pub(crate) fn path(folder: &Path) -> PathBuf {
 }
 
 /// Reads it back. None where there is none; the problem where it cannot be used.
-pub(crate) fn read(folder: &Path) -> Result<Option<LastGood>, Problem> {
+pub(crate) fn read(folder: &Path) -> Result<Option<LastGood>, Box<Problem>> {
     let path = path(folder);
     match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| unusable(&path, &error)),
@@ -53,10 +53,10 @@ pub(crate) fn read(folder: &Path) -> Result<Option<LastGood>, Problem> {
     }
 }
 
-fn unusable(path: &Path, error: &dyn std::error::Error) -> Problem {
+fn unusable(path: &Path, error: &dyn std::error::Error) -> Box<Problem> {
     let problem = Problem::warning("", format!("the copy of the last good rules cannot be used: {error}"))
         .hint("it is ignored, and written again with the next change");
-    Problem { file: Some(path.to_string_lossy().into()), ..problem }
+    Box::new(Problem { file: Some(path.to_string_lossy().into()), ..problem })
 }
 
 /// Keeps it.

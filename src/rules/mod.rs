@@ -28,6 +28,7 @@ pub mod flipr;
 mod routes;
 
 pub mod last_good;
+pub mod offer;
 pub mod publisher;
 pub mod source;
 

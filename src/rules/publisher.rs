@@ -11,9 +11,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::hint::{Problem, Problems};
+use crate::hint::Problems;
 use crate::rules::last_good::LastGood;
+use crate::rules::offer::{Document, Offer, Text};
 use crate::rules::table::RuleTable;
+use crate::rules::{self, Compiled};
 use crate::version::ServiceName;
 
 /// Aliases that people and `promote` set: name to version, as stored. `latest` is derived and not in here.
@@ -44,43 +46,6 @@ pub struct Published {
     pub problems: Arc<Problems>,
     /// A newer document was refused: `document` is not what the source holds.
     pub rejected: bool,
-    /// Since when the source cannot be reached.
-    pub stale_since: Option<Timestamp>,
-}
-
-/// A rule document as its source holds it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Document {
-    /// The file's path or the etcd key.
-    pub origin: Arc<str>,
-    /// See [`Published::revision`].
-    pub revision: u64,
-    /// What it says.
-    pub text: Text,
-}
-
-/// What a source found where the document should be.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Text {
-    /// A text; empty where the source says for certain that there is no document.
-    Here(Arc<str>),
-    /// Nothing, and maybe by accident: the rules in force stay. Not a problem where there are none.
-    Missing(Problem),
-    /// Something that cannot be read: the rules in force stay.
-    Unreadable(Problem),
-}
-
-/// What a source holds now. What it cannot know (`None`) stays as it is in force.
-#[derive(Debug, Default)]
-pub struct Offer {
-    /// The document.
-    pub document: Option<Document>,
-    /// The routes with a key each.
-    pub routes: Option<Arc<Routes>>,
-    /// The aliases.
-    pub aliases: Option<Arc<Aliases>>,
-    /// What is wrong with the source itself.
-    pub problems: Problems,
     /// Since when the source cannot be reached.
     pub stale_since: Option<Timestamp>,
 }
@@ -177,7 +142,7 @@ impl Publisher {
     /// Whether a document would compile, with the routes that are in force beside it.
     pub fn check(&self, text: &str) -> Result<Problems, Problems> {
         let origin = self.published().origin.clone();
-        self.compile(&origin, text, &self.routes).map(|(_, warnings)| warnings)
+        self.compile(&origin, text, &self.routes).map(|compiled| compiled.warnings)
     }
 
     /// Takes over what a source holds; true where the rules or aliases in force have changed.
@@ -245,7 +210,7 @@ impl Publisher {
             return false;
         }
         match self.compile(&next.origin, &text, routes) {
-            Ok((table, warnings)) => {
+            Ok(Compiled { table, warnings }) => {
                 next.table = Arc::new(table);
                 next.document = text;
                 next.since = now;
@@ -297,26 +262,155 @@ impl Publisher {
         table_changed || aliases_changed
     }
 
-    fn compile(
-        &self,
-        origin: &str,
-        text: &str,
-        routes: &[(String, String)],
-    ) -> Result<(RuleTable, Problems), Problems> {
-        compile(origin, text, &self.service, routes)
+    fn compile(&self, origin: &str, text: &str, routes: &Routes) -> Result<Compiled, Problems> {
+        let service = self.service.as_str();
+        rules::compile(text, &rules::Context { file: origin, service, extra_routes: routes })
     }
 }
 
-// The seam to `rules::compile`, which is written at the same time: every document that is YAML counts as valid.
-fn compile(
-    origin: &str,
-    text: &str,
-    _service: &ServiceName,
-    _routes: &[(String, String)],
-) -> Result<(RuleTable, Problems), Problems> {
-    crate::yaml::parse(text).map_err(|mut problems| {
-        problems.locate(origin, text);
-        problems
-    })?;
-    Ok((RuleTable::empty(), Problems::default()))
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hint::Problem;
+
+    const TO_A: &str = "routes: [{name: a, when: {header.x-a: \"yes\"}, to: aaaaaaa}]";
+    const TO_B: &str = "routes: [{name: b, when: {header.x-b: \"yes\"}, to: bbbbbbb}]";
+    const BROKEN: &str = "routes: [{name: a, to: aaaaaaa, wen: 1}]";
+
+    fn publisher() -> (Publisher, watch::Receiver<Arc<Published>>) {
+        Publisher::new(ServiceName::from("app"), Arc::from("app.yaml"), None, Timestamp::UNIX_EPOCH)
+    }
+
+    fn document(text: Text) -> Option<Document> {
+        Some(Document { origin: Arc::from("app.yaml"), revision: 1, text })
+    }
+
+    fn here(text: &str) -> Offer {
+        Offer { document: document(Text::Here(text.into())), ..Offer::default() }
+    }
+
+    fn routes(published: &Published) -> Vec<String> {
+        published.table.routes().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_document_that_does_not_compile_changes_nothing_but_what_is_said() {
+        let (mut publisher, reader) = publisher();
+        publisher.offer(here(TO_A), Timestamp::UNIX_EPOCH);
+        publisher.offer(here(BROKEN), Timestamp::now());
+        let refused = reader.borrow().clone();
+        assert_eq!((&*refused.document, routes(&refused)), (TO_A, vec!["a".to_owned()]));
+        assert_eq!((refused.rejected, refused.since), (true, Timestamp::UNIX_EPOCH));
+        assert!(refused.problems.to_string().contains("wen"), "{}", refused.problems);
+
+        publisher.offer(here(TO_B), Timestamp::now());
+        let mended = reader.borrow().clone();
+        assert_eq!((routes(&mended), mended.rejected), (vec!["b".to_owned()], false));
+        assert!(mended.problems.is_empty() && mended.since > refused.since);
+    }
+
+    #[test]
+    fn each_change_is_one_generation_and_what_is_the_same_is_none() {
+        let (mut publisher, reader) = publisher();
+        let generation = || reader.borrow().generation;
+        let aliases: Aliases = [("current".to_owned(), "aaaaaaa".to_owned())].into();
+        let stale = Some(Timestamp::UNIX_EPOCH);
+        for (n, offer) in [
+            || here(TO_A),
+            || here(BROKEN),
+            || here(TO_A),
+            || Offer { document: document(Text::Unreadable(Problem::error("", "no"))), ..Offer::default() },
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            publisher.offer(offer(), Timestamp::now());
+            publisher.offer(offer(), Timestamp::now());
+            assert_eq!(generation(), n as u64 + 1);
+        }
+        publisher.offer(Offer { aliases: Some(Arc::new(aliases.clone())), ..here(TO_A) }, Timestamp::now());
+        publisher.offer(Offer { aliases: Some(Arc::new(aliases)), ..here(TO_A) }, Timestamp::now());
+        assert_eq!(generation(), 5);
+        publisher.offer(Offer { stale_since: stale, ..here(TO_A) }, Timestamp::now());
+        assert_eq!((generation(), reader.borrow().stale_since), (6, stale));
+        assert_eq!(reader.borrow().aliases["current"], "aaaaaaa", "what a source cannot know stays");
+    }
+
+    #[test]
+    fn aliases_move_also_while_a_document_is_refused() {
+        let (mut publisher, reader) = publisher();
+        publisher.offer(here(TO_A), Timestamp::now());
+        let aliases = Arc::new([("current".to_owned(), "bbbbbbb".to_owned())].into());
+        publisher.offer(Offer { aliases: Some(aliases), ..here(BROKEN) }, Timestamp::now());
+        assert_eq!(reader.borrow().aliases["current"], "bbbbbbb");
+        assert_eq!((&*reader.borrow().document, reader.borrow().rejected), (TO_A, true));
+    }
+
+    #[test]
+    fn a_route_of_its_own_stands_before_the_document_and_is_refused_like_it() {
+        let (mut publisher, reader) = publisher();
+        let with = |text: &str| Offer {
+            routes: Some(Arc::new(vec![("10-qa".to_owned(), text.to_owned())])),
+            ..here(TO_A)
+        };
+        publisher.offer(with("{when: {header.x-qa: \"yes\"}, to: bbbbbbb}"), Timestamp::now());
+        assert_eq!(routes(&reader.borrow()), ["10-qa", "a"]);
+        publisher.offer(with("{when: {header.x-qa: \"yes\"}, too: bbbbbbb}"), Timestamp::now());
+        assert!(reader.borrow().rejected);
+        assert_eq!(routes(&reader.borrow()), ["10-qa", "a"]);
+        assert!(publisher.check(TO_B).is_ok(), "checked with the routes in force, not the refused ones");
+    }
+
+    #[test]
+    fn a_document_that_is_missing_is_a_problem_only_where_there_was_one() {
+        let (mut publisher, reader) = publisher();
+        let missing =
+            || Offer { document: document(Text::Missing(Problem::error("", "gone"))), ..Offer::default() };
+        publisher.offer(missing(), Timestamp::now());
+        assert!(reader.borrow().problems.is_empty() && !reader.borrow().rejected);
+        publisher.offer(here(TO_A), Timestamp::now());
+        publisher.offer(missing(), Timestamp::now());
+        assert_eq!((&*reader.borrow().document, reader.borrow().rejected), (TO_A, true));
+        assert!(reader.borrow().problems.to_string().contains("gone"));
+    }
+
+    #[test]
+    fn it_begins_with_what_was_kept() {
+        let (mut first, _reader) = publisher();
+        let aliases: Aliases = [("current".to_owned(), "aaaaaaa".to_owned())].into();
+        first.offer(Offer { aliases: Some(Arc::new(aliases)), ..here(TO_A) }, Timestamp::now());
+        first.offer(here(BROKEN), Timestamp::now());
+        let kept = first.last_good(9);
+        let (_second, reader) =
+            Publisher::new(ServiceName::from("app"), Arc::from("app.yaml"), Some(&kept), Timestamp::now());
+        let begun = reader.borrow().clone();
+        assert_eq!((&*begun.document, routes(&begun)), (TO_A, vec!["a".to_owned()]));
+        assert_eq!((begun.aliases["current"].as_str(), kept.store_revision), ("aaaaaaa", 9));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_what_is_in_force_compiles(
+            texts in prop::collection::vec(
+                prop_oneof![Just(TO_A), Just(TO_B), Just(BROKEN), Just(""), Just("- x"), Just("{")], 1..12,
+            ),
+        ) {
+            let (mut publisher, reader) = publisher();
+            let mut last_valid = "";
+            for text in texts {
+                let before = reader.borrow().clone();
+                publisher.offer(here(text), Timestamp::now());
+                let after = reader.borrow().clone();
+                let valid = publisher.check(text).is_ok();
+                if valid {
+                    last_valid = text;
+                }
+                prop_assert_eq!(&*after.document, last_valid);
+                prop_assert_eq!(after.rejected, !valid);
+                prop_assert!(after.generation - before.generation <= 1);
+            }
+        }
+    }
 }

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::RulesAt;
 use crate::hint::Problem;
 use crate::rules::last_good::{self, LastGood};
-use crate::rules::publisher::{Aliases, Document, Offer, Published, Publisher, Text};
+use crate::rules::offer::{Document, Offer, Text};
+use crate::rules::publisher::{Aliases, Published, Publisher};
 use crate::rules::source::etcd::{self, Contents, Keys, View};
 use crate::rules::source::file::aliases::AliasFiles;
 use crate::rules::source::file::document::{DocumentFile, refuse_empty};
@@ -56,7 +57,7 @@ impl Service {
         let folder = spec.state.join(spec.service.as_str());
         let (kept, copy_problem) = match last_good::read(&folder) {
             Ok(kept) => (kept, None),
-            Err(problem) => (None, Some(problem)),
+            Err(problem) => (None, Some(*problem)),
         };
         let (file, key) = match spec.rules {
             RulesAt::File(path) => (Some(DocumentFile::open(path)), None),

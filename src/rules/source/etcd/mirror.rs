@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::hint::Problem;
-use crate::rules::publisher::{Aliases, Document, Routes, Text};
+use crate::rules::offer::{Document, Text};
+use crate::rules::publisher::{Aliases, Routes};
 use crate::version::ServiceName;
 
 /// Where the keys of one service are.

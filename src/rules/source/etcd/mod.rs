@@ -13,6 +13,7 @@
 mod change;
 mod connection;
 mod mirror;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
 
 use crate::fs_watch::{self, Changed, Watch};
 use crate::hint::{Problem, Problems};
-use crate::rules::publisher::{Document, Text};
+use crate::rules::offer::{Document, Text};
 use crate::rules::source::file::aliases::unwritable;
 use crate::rules::source::{ChangeError, atomic};
 
