@@ -443,6 +443,57 @@ async fn a_cut_connection_and_a_compaction_meanwhile_lose_nothing() {
 }
 
 #[tokio::test]
+async fn a_watch_that_a_compaction_overtakes_is_begun_anew() {
+    let (etcd, site) = (Etcd::start().await, Site::new());
+    let mut relay = Relay::to(etcd.port()).await;
+    let mut client = etcd.client().await;
+    put(&mut client, "rules", TO_A).await;
+    let mut running = Running::start(site.with_etcd(&relay.url()));
+    running.until_document(TO_A).await;
+
+    // More than all buffers on the way can hold, so that etcd has to put the watch back.
+    relay.freeze();
+    let padding = "#".repeat(1 << 20);
+    let mut last = 0;
+    for n in 0..30 {
+        let text = format!("routes: [] {padding} {n}");
+        let answer = client.put("/switchman/app/rules", text, None).await.unwrap();
+        last = answer.header().unwrap().revision();
+    }
+    client.compact(last, Some(CompactionOptions::new().with_physical())).await.unwrap();
+    put(&mut client, "rules", TO_B).await;
+    relay.mend().await;
+    running.until_document(TO_B).await;
+    put(&mut client, "rules", TO_A).await;
+    running.until_document(TO_A).await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_wants_a_password_gets_it() {
+    let (etcd, site) = (Etcd::start().await, Site::new());
+    let mut client = etcd.client().await;
+    put(&mut client, "rules", TO_A).await;
+    client.user_add("root", "s3cret", None).await.unwrap();
+    client.role_add("root").await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.auth_enable().await.unwrap();
+    let with = |password: &str| {
+        let user = Some(("root".to_owned(), config::Secret(password.to_owned())));
+        let etcd = config::Etcd { endpoints: vec![etcd.url()], prefix: "/switchman".to_owned(), user };
+        SourceSpec { etcd: Some(Cluster::new(etcd)), ..site.with_etcd("") }
+    };
+    let mut wrong = Running::start(with("guess"));
+    let told = wrong.until("told", |published| !published.problems.is_empty()).await;
+    let text = told.problems.to_string();
+    assert!(text.contains("authentication failed") && !text.contains("guess"), "{text}");
+    wrong.stop().await;
+
+    let mut running = Running::start(with("s3cret"));
+    running.until_document(TO_A).await;
+    running.promote("aaaaaaa").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_killed_etcd_is_caught_up_with_after_its_restart() {
     let (mut etcd, site) = (Etcd::start().await, Site::new());
     put(&mut etcd.client().await, "rules", TO_A).await;

@@ -17,6 +17,8 @@ use crate::rules::source::{Change, Who};
 
 /// A file beyond this is set aside once as `history.1.jsonl`, so that it never fills a disk.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+/// The largest document whose text stands in its entry.
+const TEXT_BYTES_MAX: usize = 128 << 10;
 
 /// One change that was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ pub struct Entry {
     pub who: String,
     /// What was asked, as it is typed: `promote 4f2a91c`.
     pub what: String,
-    /// Before: aliases to versions (null: not set), or the document's text.
+    /// Before: aliases to versions (null: not set), or the document's text (of a large one size and hash).
     pub from: Value,
     /// After, in the same form.
     pub to: Value,
@@ -53,8 +55,23 @@ impl Entry {
 
     /// The entry of a new document.
     pub(crate) fn document(who: &Who, when: Timestamp, before: Option<&str>, after: &str) -> Self {
-        Self { when, who: who.0.clone(), what: "rules set".to_owned(), from: json!(before), to: json!(after) }
+        Self {
+            when,
+            who: who.0.clone(),
+            what: "rules set".to_owned(),
+            from: before.map_or(Value::Null, text),
+            to: text(after),
+        }
     }
+}
+
+/// A document's text; of a large one only what tells it from others, since etcd takes 1.5 MiB in one transaction.
+fn text(document: &str) -> Value {
+    if document.len() <= TEXT_BYTES_MAX {
+        return json!(document);
+    }
+    let hash = xxhash_rust::xxh3::xxh3_64(document.as_bytes());
+    json!({"bytes": document.len(), "xxh3": format!("{hash:016x}")})
 }
 
 /// A change in the words of the command line.
@@ -124,5 +141,14 @@ pub(crate) mod tests {
         record(folder.path(), &entry);
         record(folder.path(), &entry);
         assert_eq!(read(folder.path()), [entry.clone(), entry]);
+    }
+
+    #[test]
+    fn a_large_document_is_named_by_its_size_and_hash() {
+        let large = "#".repeat(TEXT_BYTES_MAX + 1);
+        let entry =
+            Entry::document(&Who("bob".to_owned()), Timestamp::UNIX_EPOCH, Some("routes: []"), &large);
+        assert_eq!(entry.from, "routes: []");
+        assert_eq!(entry.to["bytes"], large.len());
     }
 }

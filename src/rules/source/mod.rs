@@ -142,6 +142,20 @@ pub enum ChangeError {
     Unavailable(String),
 }
 
+impl ChangeError {
+    /// What to type next.
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Refused { hint, .. } => hint,
+            Self::Conflict { .. } => {
+                "look again (switchman versions, switchman rules get), then repeat the command"
+            }
+            Self::Invalid(_) => "mend the document and try it first: switchman rules check FILE",
+            Self::Unavailable(_) => "what is in force goes on; repeat the command once this is mended",
+        }
+    }
+}
+
 /// Asks a source for changes; clonable.
 #[derive(Debug, Clone)]
 pub struct SourceHandle {

@@ -1,4 +1,6 @@
 //! A real etcd for one test: Debian's `/usr/bin/etcd` on free ports of loopback, with a data folder of its own.
+//!
+//! `SWITCHMAN_TEST_ETCD=PATH` runs another one, to test against other releases of etcd.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -91,9 +93,10 @@ impl Etcd {
 
     /// Starts the process; true once it answers, false where it ended instead.
     async fn run(&mut self) -> bool {
+        let program = std::env::var("SWITCHMAN_TEST_ETCD").unwrap_or_else(|_| PROGRAM.to_owned());
         assert!(
-            std::path::Path::new(PROGRAM).exists(),
-            "{PROGRAM} is missing, which these tests need: apt-get install etcd-server"
+            std::path::Path::new(&program).exists(),
+            "{program} is missing, which these tests need: apt-get install etcd-server"
         );
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = File::options()
@@ -101,14 +104,13 @@ impl Etcd {
             .append(true)
             .open(self.data.path().join("log"))
             .expect("a log in our own folder");
-        let mut process = Command::new(PROGRAM)
+        let mut process = Command::new(program)
             .arg("--data-dir")
             .arg(self.data.path().join("data"))
             .args(["--name", "test"])
             .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("test={peer}")])
-            .env_remove("ETCDCTL_API")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)

@@ -3,7 +3,7 @@
 //! Where no answer comes, it is looked whether the transaction was made (its history entry is there), so that a
 //! change is never made twice and never called lost while it stands.
 
-use etcd_client::{Client, Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Client, Compare, CompareOp, GetOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse};
 use jiff::Timestamp;
 
 use crate::rules::source::etcd::connection::in_time;
@@ -14,6 +14,10 @@ use crate::rules::source::{Change, ChangeError, Who};
 
 /// Tries before a change is given up: for history keys that others took and answers that were lost.
 const TRIES_MAX: usize = 5;
+/// History entries that are kept for each service.
+const HISTORY_ENTRIES_MAX: i64 = 1000;
+/// How many of the oldest go at once; etcd takes 128 operations in a transaction.
+const HISTORY_PRUNED_AT_ONCE: i64 = 100;
 
 /// Makes one change; the mirror holds it afterwards.
 pub(crate) async fn apply(
@@ -89,6 +93,24 @@ async fn send(client: &Client, write: &Write) -> Result<Option<i64>, Failure> {
     operations.push(TxnOp::put(entry_key.as_str(), entry.as_str(), None));
     let answer = in_time(client.kv_client().txn(Txn::new().when(guards).and_then(operations))).await?;
     Ok(answer.succeeded().then(|| answer.header().map_or(0, |header| header.revision())))
+}
+
+/// Removes the oldest history entries, so that they never fill etcd.
+pub(crate) async fn prune_history(client: &Client, keys: &Keys) -> Result<(), Failure> {
+    let mut kv = client.kv_client();
+    let all = || GetOptions::new().with_prefix();
+    let count = in_time(kv.get(keys.history.as_str(), Some(all().with_count_only()))).await?.count();
+    if count <= HISTORY_ENTRIES_MAX + HISTORY_PRUNED_AT_ONCE {
+        return Ok(());
+    }
+    let oldest = all()
+        .with_keys_only()
+        .with_sort(SortTarget::Create, SortOrder::Ascend)
+        .with_limit(HISTORY_PRUNED_AT_ONCE);
+    let oldest = in_time(kv.get(keys.history.as_str(), Some(oldest))).await?;
+    let removals: Vec<TxnOp> = oldest.kvs().iter().map(|kv| TxnOp::delete(kv.key(), None)).collect();
+    in_time(kv.txn(Txn::new().and_then(removals))).await?;
+    Ok(())
 }
 
 /// What one read found.

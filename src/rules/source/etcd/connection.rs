@@ -13,8 +13,8 @@ use crate::rules::source::etcd::Failure;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest wait for the answer to one request.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that says nothing is asked this often whether it lives. etcd takes more often for abuse.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A connection that says nothing is asked this often whether it lives. More often than each 5 s is abuse to etcd.
+const KEEP_ALIVE: Duration = Duration::from_secs(6);
 /// The longest wait for that answer.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 

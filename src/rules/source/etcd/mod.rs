@@ -49,7 +49,7 @@ const REQUESTS_MAX: usize = 16;
 /// Why etcd cannot be followed at the moment.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     Client(#[from] etcd_client::Error),
     #[error("no answer within {0:?}")]
     NoAnswer(Duration),
@@ -61,6 +61,19 @@ pub(crate) enum Failure {
     Ended,
     #[error("the watch was silent for {0:?}")]
     Silent(Duration),
+}
+
+/// An error of the client in few words: what etcd said, or the innermost cause that it did not come to that.
+fn plain(error: &etcd_client::Error) -> String {
+    let etcd_client::Error::GRpcStatus(status) = error else { return error.to_string() };
+    let mut cause = std::error::Error::source(status);
+    while let Some(inner) = cause.and_then(std::error::Error::source) {
+        cause = Some(inner);
+    }
+    match cause {
+        Some(cause) => format!("{}: {cause}", status.message()),
+        None => status.message().to_owned(),
+    }
 }
 
 /// What is known of etcd's keys for one service.
@@ -176,6 +189,10 @@ impl Follower {
         self.lost = found.seen.is_empty() && !self.kept.is_empty() && (self.lost || went_back);
         self.mirror.replace(found.seen, found.revision);
         *listed = true;
+        let stale_since = self.view.borrow().stale_since;
+        if let Some(since) = stale_since {
+            tracing::info!(endpoints = self.cluster.endpoints(), %since, keys = self.keys.aliases, "etcd answers");
+        }
         self.publish();
         if let Some(request) = self.waiting.take() {
             self.change(&client, request).await;
@@ -230,7 +247,12 @@ impl Follower {
         let Request { change, who, reply } = request;
         let made = change::apply(client, &self.keys, &mut self.mirror, lost.as_deref(), &change, &who).await;
         self.publish();
-        let _ = reply.send(made.map(|()| self.view.borrow().clone()));
+        let made = made.map(|()| self.view.borrow().clone());
+        let changed = made.is_ok();
+        let _ = reply.send(made);
+        if changed && let Err(failure) = change::prune_history(client, &self.keys).await {
+            tracing::debug!(%failure, "the history is pruned with the next change");
+        }
     }
 
     /// Publishes what the mirror holds.
