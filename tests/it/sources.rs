@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::etcd::Etcd;
-use crate::support::patience;
 use crate::support::relay::Relay;
+use crate::support::{eventually, patience};
 
 const TO_A: &str = "routes:\n  - {name: a, when: {header.x-a: \"yes\"}, to: aaaaaaa}\n";
 const TO_B: &str = "routes:\n  - {name: b, when: {header.x-b: \"yes\"}, to: bbbbbbb}\n";
@@ -582,7 +582,7 @@ async fn an_etcd_that_lost_its_data_resets_nothing_and_gets_it_back_with_the_nex
 
     etcd.lose_data().await;
     etcd.restart().await;
-    let told = |published: &Arc<Published>| published.problems.to_string().contains("has lost");
+    let told = |published: &Arc<Published>| published.problems.to_string().contains("etcd holds nothing");
     let kept = running.until("told", told).await;
     assert_eq!((&*kept.document, kept.aliases["current"].as_str()), (TO_A, "aaaaaaa"));
     running.stop().await;
@@ -595,6 +595,53 @@ async fn an_etcd_that_lost_its_data_resets_nothing_and_gets_it_back_with_the_nex
     assert!(running.now().problems.is_empty(), "{}", running.now().problems);
     let stored = etcd.client().await.get("/switchman/app/rules", None).await.unwrap();
     assert_eq!(stored.kvs()[0].value(), TO_A.as_bytes());
+}
+
+#[tokio::test]
+async fn moving_from_files_to_an_empty_etcd_keeps_everything_and_writes_it_there() {
+    let (etcd, site) = (Etcd::start().await, Site::new());
+    fs::write(site.file(), TO_A).unwrap();
+    let running = Running::start(site.spec());
+    running.promote("aaaaaaa").await.unwrap();
+    running.stop().await;
+
+    let mut running = Running::start(site.with_etcd(&etcd.url()));
+    running.until("etcd is read", |published| published.stale_since.is_none()).await;
+    let kept = running.now();
+    assert_eq!((&*kept.document, kept.aliases["current"].as_str()), (TO_A, "aaaaaaa"));
+    running.promote("bbbbbbb").await.unwrap();
+
+    let elsewhere = Site::new();
+    let mut other = Running::start(elsewhere.with_etcd(&etcd.url()));
+    let there = other.until_document(TO_A).await;
+    assert_eq!(
+        (there.aliases["current"].as_str(), there.aliases["previous"].as_str()),
+        ("bbbbbbb", "aaaaaaa")
+    );
+}
+
+#[tokio::test]
+async fn the_history_in_etcd_is_bounded() {
+    use etcd_client::{GetOptions, Txn, TxnOp};
+    let (etcd, site) = (Etcd::start().await, Site::new());
+    let mut client = etcd.client().await;
+    for hundred in 0..12 {
+        let entry = |n| TxnOp::put(format!("/switchman/app/history/0{hundred}{n:02}"), "{}", None);
+        client.txn(Txn::new().and_then((0..100).map(entry).collect::<Vec<_>>())).await.unwrap();
+    }
+    let mut running = Running::start(site.with_etcd(&etcd.url()));
+    running.until("etcd is read", |published| published.stale_since.is_none()).await;
+    running.promote("aaaaaaa").await.unwrap();
+    eventually("the oldest are gone", || {
+        let mut client = client.clone();
+        async move {
+            let under = GetOptions::new().with_prefix().with_keys_only();
+            let left = client.get("/switchman/app/history/", Some(under)).await.unwrap();
+            let oldest_left = left.kvs().iter().any(|kv| kv.key().ends_with(b"/0000"));
+            (left.count() == 1101 && !oldest_left).then_some(())
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

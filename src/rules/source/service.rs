@@ -214,10 +214,10 @@ impl Service {
     }
 }
 
-/// What etcd held when switchman ran last, as far as the copy on disk tells.
+/// What was in force when switchman ran last, as etcd should hold it.
 fn contents(kept: &LastGood, keys: &Keys) -> Contents {
-    let document = keys.document.as_deref().filter(|key| *key == &*kept.origin).map(|_| Document {
-        origin: kept.origin.clone(),
+    let document = keys.document.as_deref().map(|key| Document {
+        origin: Arc::from(key),
         revision: kept.revision,
         text: Text::Here(kept.document.clone()),
     });

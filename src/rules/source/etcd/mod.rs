@@ -131,7 +131,7 @@ struct Follower {
     mirror: Mirror,
     /// The newest contents that were worth keeping.
     kept: Arc<Contents>,
-    /// etcd came back without anything that it held before: `kept` stays in force.
+    /// This is not the store that `kept` came from, and it holds nothing: `kept` stays in force.
     lost: bool,
     view: watch::Sender<Arc<View>>,
     asked: mpsc::Receiver<Request>,
@@ -184,9 +184,11 @@ impl Follower {
         let client = self.cluster.client().await?;
         let found = change::read(&client, &self.keys, &[]).await?;
         let from = found.revision + 1;
-        // Revisions only grow: one that went back belongs to a store that was made anew or restored.
-        let went_back = found.revision < self.view.borrow().revision;
-        self.lost = found.seen.is_empty() && !self.kept.is_empty() && (self.lost || went_back);
+        // Revisions only grow: one that went back belongs to a store that was made anew or restored. And 0 is
+        // that of rules that were in files until now.
+        let known = self.view.borrow().revision;
+        let new_store = found.revision < known || known == 0;
+        self.lost = found.seen.is_empty() && !self.kept.is_empty() && (self.lost || new_store);
         self.mirror.replace(found.seen, found.revision);
         *listed = true;
         let stale_since = self.view.borrow().stale_since;
@@ -282,17 +284,10 @@ impl Follower {
     }
 
     fn lost_problem(&self) -> Problem {
-        let problem = Problem::error(
-            "",
-            format!(
-                "etcd has lost what it held under {}: the last good rules stay in force",
-                self.keys.aliases
-            ),
-        )
-        .hint(
-            "restore etcd's data; or make any change (switchman promote VERSION), which puts everything back",
-        );
-        Problem { file: Some(self.cluster.endpoints().into()), ..problem }
+        let keys = self.keys.aliases.trim_end_matches("aliases/");
+        let message = format!("etcd holds nothing under {keys}: the last good rules stay in force");
+        let hint = "any change (switchman promote VERSION) writes them there; or restore etcd's data";
+        Problem { file: Some(self.cluster.endpoints().into()), ..Problem::error("", message).hint(hint) }
     }
 
     fn show(&self, view: View) {
