@@ -27,6 +27,8 @@ mod builder;
 pub mod flipr;
 mod routes;
 
+pub mod last_good;
+pub mod offer;
 pub mod publisher;
 pub mod source;
 
