@@ -14,6 +14,8 @@ pub mod fs_watch;
 pub mod hint;
 /// Per-thread counters of the data plane.
 pub mod metrics;
+/// Requests to workers: the data plane.
+pub mod proxy;
 /// What exists now.
 pub mod registry;
 /// Rules, aliases and registry joined into what a request needs.
