@@ -2,6 +2,10 @@
 //!
 //! # Layout, in reading order
 
+/// The admin API.
+pub mod admin;
+/// The command line.
+pub mod cli;
 /// The configuration.
 pub mod config;
 /// Deploy roots to version changes.
@@ -18,6 +22,8 @@ pub mod routing;
 pub mod rules;
 /// Version changes to running workers.
 pub mod supervisor;
+/// What goes to the log, and how.
+pub mod telemetry;
 /// Names and states: services, versions, workers, aliases.
 pub mod version;
 /// YAML with places and raw scalars.
