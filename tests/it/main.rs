@@ -6,6 +6,7 @@ mod support;
 mod admin;
 mod deploy;
 mod fixtures;
+mod install;
 mod proxy;
 mod sources;
 mod supervisor;
