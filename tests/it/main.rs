@@ -7,6 +7,7 @@ mod admin;
 mod deploy;
 mod e2e;
 mod fixtures;
+mod install;
 mod proxy;
 mod sources;
 mod supervisor;
