@@ -138,9 +138,9 @@ async fn lines_are_kept_with_their_stream_and_can_be_followed() {
     for _ in 0..2 {
         let line = follower.recv().await.unwrap();
         assert_eq!((line.version.as_str(), line.worker.0, line.pid), ("4f2a91c", 0, pids(&version)[0]));
-        seen.insert(format!("{:?} {}", line.stream, line.text));
+        seen.insert(format!("{} {}", line.stream.as_str(), line.text));
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["Stderr err", "Stdout out"]);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["stderr err", "stdout out"]);
     assert_eq!(world.lines("4f2a91c").len(), 2);
     world.end().await;
 }
