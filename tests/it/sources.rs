@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use etcd_client::{Client, CompactionOptions};
 use switchman::config::{self, RulesAt};
@@ -683,6 +683,47 @@ async fn of_two_writers_at_once_one_wins_and_the_other_is_told() {
     right.until("gone", gone).await;
     let (a, b) = tokio::join!(left.change(first()), right.change(first()));
     assert_eq!((a.unwrap()["current"].as_str(), b.unwrap()["current"].as_str()), ("ddddddd", "ddddddd"));
+}
+
+#[tokio::test]
+async fn what_is_answered_with_ok_over_a_bad_network_was_made_exactly_once() {
+    let (etcd, site) = (Etcd::start().await, Site::new());
+    let mut relay = Relay::to(etcd.port()).await;
+    let mut running = Running::start(site.with_etcd(&relay.url()));
+    running.until("etcd is read", |published| published.stale_since.is_none()).await;
+    let weather = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            relay.cut().await;
+            relay.mend().await;
+        }
+    });
+    let mut ok = Vec::new();
+    for n in 0..150 {
+        let version = format!("{n:07}");
+        match running.promote(&version).await {
+            Ok(aliases) => {
+                assert_eq!(aliases["current"], version);
+                ok.push(format!("promote {version}"));
+            }
+            Err(ChangeError::Unavailable(_) | ChangeError::Conflict { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    weather.abort();
+    let options = etcd_client::GetOptions::new().with_prefix();
+    let history = etcd.client().await.get("/switchman/app/history/", Some(options)).await.unwrap();
+    let made: Vec<String> = history
+        .kvs()
+        .iter()
+        .map(|kv| serde_json::from_slice::<serde_json::Value>(kv.value()).unwrap())
+        .map(|entry| entry["what"].as_str().unwrap().to_owned())
+        .collect();
+    for what in &ok {
+        assert_eq!(made.iter().filter(|made| *made == what).count(), 1, "{what}");
+    }
+    println!("over a bad network: {} of 150 answered with ok, {} made", ok.len(), made.len());
+    assert!(!ok.is_empty());
 }
 
 #[tokio::test]
