@@ -6,7 +6,7 @@
 //!   +------------- back-off ------------+
 //! ```
 //!
-//! One task a service ([`Follower`]) owns the mirror. Whatever ends a watch, the answer is the same: read everything
+//! One task a service (`follower`) owns the mirror. Whatever ends a watch, the answer is the same: read everything
 //! again. A watch is never resumed, so there is no gap to reason about. Silence counts as an end: the task
 //! asks for a sign of life and gives the watch up when none comes.
 
