@@ -31,7 +31,8 @@ const ENTRIES_MAX: usize = 4096;
 pub enum Changed {
     /// These entries, by their path below the watched one.
     Entries(BTreeMap<PathBuf, EntryChange>),
-    /// Anything may have: the directory came, went or was replaced, events were lost, or it is polled.
+    /// Anything may have: the directory came, went or was replaced, events were lost, or it is polled, in which
+    /// case renames are not told from other changes.
     Everything,
 }
 
@@ -51,12 +52,12 @@ pub struct Watch {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Watches the entries of `directory` (not what lies deeper), from now on and also when it does not exist yet.
+/// Watches the entries of `directory`, an absolute path, but not what lies deeper; it need not exist yet.
 /// The first answer is [`Changed::Everything`], once the watch is in place: what is read after it
 /// misses nothing. Must be called within a tokio runtime.
 pub fn watch(directory: impl Into<PathBuf>) -> Watch {
     let seen = Arc::new(Seen::default());
-    let task = tokio::spawn(run(directory.into(), Arc::clone(&seen)));
+    let task = tokio::spawn(run(directory.into(), Arc::clone(&seen), attach));
     Watch { seen, _task: AbortOnDropHandle::new(task) }
 }
 
@@ -143,8 +144,11 @@ struct Attached {
     identity: (u64, u64),
 }
 
+/// How a watch is asked for: [`attach`].
+type Attach = fn(&Path, Arc<Seen>) -> Result<RecommendedWatcher, Error>;
+
 /// Keeps the directory watched, whatever becomes of it.
-async fn run(directory: PathBuf, seen: Arc<Seen>) {
+async fn run(directory: PathBuf, seen: Arc<Seen>, attach: Attach) {
     let mut tick = tokio::time::interval(POLL_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut attached: Option<Attached> = None;
@@ -187,7 +191,9 @@ fn remedy(error: &Error) -> Option<&'static str> {
     match &error.kind {
         ErrorKind::MaxFilesWatch => Some("sysctl fs.inotify.max_user_watches=524288"),
         ErrorKind::Io(io) => match io.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-            Some(rustix::io::Errno::MFILE) => Some("sysctl fs.inotify.max_user_instances=1024"),
+            Some(rustix::io::Errno::MFILE) => {
+                Some("sysctl fs.inotify.max_user_instances=1024, or ulimit -n 65536")
+            }
             Some(rustix::io::Errno::NOSPC) => Some("sysctl fs.inotify.max_user_watches=524288"),
             _ => None,
         },
@@ -299,6 +305,28 @@ mod tests {
         fs::write(directory.join("c"), "").unwrap();
         let Changed::Entries(entries) = next(&mut watch).await else { panic!("the new one is not watched") };
         assert!(entries.contains_key(&directory.join("c")), "{entries:?}");
+    }
+
+    #[tokio::test]
+    async fn where_the_kernel_has_no_watch_left_the_directory_is_polled_until_it_has() {
+        use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+        static TRIES: AtomicU32 = AtomicU32::new(0);
+        fn refused_once(directory: &Path, seen: Arc<Seen>) -> Result<RecommendedWatcher, Error> {
+            if TRIES.fetch_add(1, Relaxed) == 0 {
+                return Err(Error::new(ErrorKind::MaxFilesWatch));
+            }
+            attach(directory, seen)
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let seen = Arc::new(Seen::default());
+        let task = tokio::spawn(run(directory.path().into(), Arc::clone(&seen), refused_once));
+        let mut watch = Watch { seen, _task: AbortOnDropHandle::new(task) };
+        for tries in 1..=2 {
+            assert_eq!(next(&mut watch).await, Changed::Everything);
+            assert_eq!(TRIES.load(Relaxed), tries);
+        }
+        fs::write(directory.path().join("a"), "").unwrap();
+        let Changed::Entries(_) = next(&mut watch).await else { panic!("it is still polled") };
     }
 
     #[tokio::test]

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary: everything is in `switchman::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    switchman::cli::main()
+}

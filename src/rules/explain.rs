@@ -54,7 +54,7 @@ pub struct SplitExplanation {
     pub id: Option<String>,
     /// The id's bucket, 0..10000.
     pub bucket: Option<u16>,
-    /// The arms in order.
+    /// The arms in order, but for those without a bucket.
     pub arms: Vec<ArmExplanation>,
 }
 
@@ -130,6 +130,7 @@ impl RuleTable {
                 from = until;
                 arm
             })
+            .filter(|arm| arm.from < arm.until)
             .collect();
         Some(SplitExplanation {
             by: reading.input(by).to_string(),

@@ -66,45 +66,34 @@ pub struct Compiled {
 /// Compiles a document of either shape, and the routes beside it. An empty document sends everything to `current`.
 ///
 /// # Errors
-/// All problems of all texts at once, errors and warnings, each with its place.
+/// All problems of all texts at once, errors and warnings, each with its place. Of a document that is not YAML only
+/// that is told: what the routes beside it mean depends on it.
 pub fn compile(text: &str, context: &Context<'_>) -> Result<Compiled, Problems> {
+    let document = parse(text, context.file)?;
     let mut builder = Builder::default();
     let mut found = Problems::default();
 
-    let document = yaml::parse(text).map_err(|mut problems| {
-        problems.locate(context.file, text);
-        problems
-    });
-    let settings = match &document {
-        Ok(document) if is_flipr(document) => routes::Settings::of_service(context.service),
-        Ok(document) => {
-            builder.in_document = true;
-            routes::settings(&mut builder, document, context.service)
-        }
-        Err(_) => routes::Settings::of_service(context.service),
+    builder.in_document = true;
+    let settings = match is_flipr(&document) {
+        true => routes::Settings::of_service(context.service),
+        false => routes::settings(&mut builder, &document, context.service),
     };
     collect(&mut builder, &mut found, context.file, text);
 
     builder.in_document = false;
     for (name, text) in context.extra_routes {
-        match yaml::parse(text) {
-            Ok(node) => routes::extra_route(&mut builder, name, &node, &settings),
-            Err(mut problems) => {
-                problems.locate(&extra_file(name), text);
-                found.0.append(&mut problems.0);
-            }
+        let file = extra_file(name);
+        match parse(text, &file) {
+            Ok(route) => routes::extra_route(&mut builder, name, &route, &settings),
+            Err(mut problems) => found.0.append(&mut problems.0),
         }
-        collect(&mut builder, &mut found, &extra_file(name), text);
+        collect(&mut builder, &mut found, &file, text);
     }
 
     builder.in_document = true;
-    let default = match &document {
-        Ok(document) if is_flipr(document) => flipr::document(&mut builder, document),
-        Ok(document) => routes::document(&mut builder, document, &settings),
-        Err(problems) => {
-            found.0.extend(problems.0.iter().cloned());
-            None
-        }
+    let default = match is_flipr(&document) {
+        true => flipr::document(&mut builder, &document),
+        false => routes::document(&mut builder, &document, &settings),
     };
     let default = default.unwrap_or_else(|| builder.current());
     collect(&mut builder, &mut found, context.file, text);
@@ -113,6 +102,13 @@ pub fn compile(text: &str, context: &Context<'_>) -> Result<Compiled, Problems> 
         return Err(found);
     }
     Ok(Compiled { table: builder.finish(default), warnings: found })
+}
+
+fn parse(text: &str, file: &str) -> Result<Node, Problems> {
+    yaml::parse(text).map_err(|mut problems| {
+        problems.locate(file, text);
+        problems
+    })
 }
 
 /// What problems call a route that stands beside the document.
@@ -136,7 +132,7 @@ fn is_flipr(document: &Node) -> bool {
         && (has("rules") || document.map().is_some_and(|entries| entries.iter().any(|e| item(&e.value))))
 }
 
-/// Two problems that both shapes know.
+/// What is said of a document that is no map, whichever shape it was meant to have.
 fn not_a_document(document: &Node) -> Problem {
     Problem::error("", format!("{} stands where the document must be", document.describe()))
         .hint("begin with `default: current` or `routes:`; docs/rules.md has examples")

@@ -82,6 +82,12 @@ impl Goes {
 }
 
 impl Split {
+    /// The targets of the arms that have a share.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = TargetId> {
+        let starts = [0].into_iter().chain(self.arms.iter().map(|(_, end)| *end));
+        self.arms.iter().zip(starts).filter(|((_, end), start)| end > start).map(|((target, _), _)| *target)
+    }
+
     fn choose<'t: 'r, 'r, R: RequestView>(&'t self, reading: &Reading<'t, 'r, R>) -> Choice<'t, 'r> {
         // An empty id is none: everybody who has it would share one bucket.
         let known = reading.text(self.by).filter(|id| !id.is_empty());

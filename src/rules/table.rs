@@ -22,6 +22,17 @@ pub enum Unavailable {
     Wait,
 }
 
+impl Unavailable {
+    /// The word that documents, JSON and logs use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Error => "error",
+            Self::Wait => "wait",
+        }
+    }
+}
+
 /// Where a decision sends a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum To<'r> {

@@ -164,7 +164,7 @@ fn test_route(b: &mut Builder, rule: PlacedRule<'_>, entry: (usize, &Node, Targe
     };
     let name = format!("{}.{}.{}", rule.kind.name(), printable(&rule.property), index + 1);
     let when = Condition::Test { input, test: Test::Flipr(test) };
-    push(b, position, name, when, Goes::To(target), [target].into(), node.place, key);
+    push(b, position, route(name, when, Goes::To(target), [target].into()), node.place, key);
 }
 
 fn percent_route(
@@ -179,6 +179,7 @@ fn percent_route(
         Some(Value::Number(percent)) => percent,
         _ => 0.0,
     };
+    // Shares of zero take only an id whose hash is exactly zero; without any other a route would be mere noise.
     if !entries.iter().any(|(_, node, _)| node.get(&rule.property).is_some()) {
         return;
     }
@@ -187,28 +188,21 @@ fn percent_route(
     let targets = shares.iter().filter(|(percent, _)| *percent > 0.0).map(|(_, target)| *target).collect();
     let bands = PercentBands::new(input, rule.case_sensitive, shares);
     let name = format!("percent.{}", printable(&rule.property));
-    push(b, position, name, Condition::always(), Goes::Percent(bands), targets, place, key);
+    push(b, position, route(name, Condition::always(), Goes::Percent(bands), targets), place, key);
 }
 
-#[expect(clippy::too_many_arguments, reason = "the fields of a route, and where it stands")]
-fn push(
-    b: &mut Builder,
-    position: usize,
-    name: String,
-    when: Condition,
-    goes: Goes,
-    targets: Box<[TargetId]>,
-    place: Place,
-    key: &str,
-) {
-    // Two rules may read the same property.
-    let name = if b.has_route(&name) { format!("rule-{}.{name}", position + 1) } else { name };
-    if b.route_name(&name, place, key) {
-        b.push(
-            Route { name: name.into(), when, goes, unavailable: Unavailable::Current, targets },
-            place,
-            key,
-        );
+/// A route of this document: flipr knows no waiting, so that what is not ready goes to `current`.
+fn route(name: String, when: Condition, goes: Goes, targets: Box<[TargetId]>) -> Route {
+    Route { name: name.into(), when, goes, unavailable: Unavailable::Current, targets }
+}
+
+/// Adds a route of the rule at `position`, whose name is told apart where two rules read the same property.
+fn push(b: &mut Builder, position: usize, mut route: Route, place: Place, key: &str) {
+    if b.has_route(&route.name) {
+        route.name = format!("rule-{}.{}", position + 1, route.name).into();
+    }
+    if b.route_name(&route.name, place, key) {
+        b.push(route, place, key);
     }
 }
 

@@ -20,24 +20,36 @@ const ROUTE_HINT: &str = "write `{when: {header.x-qa: \"yes\"}, to: 4f2a91c}`";
 /// What the document says once for all its splits.
 #[derive(Debug)]
 pub(super) struct Settings {
-    /// `key`: what percentages hash unless a split says `by`.
-    key: Option<InputId>,
+    /// `key`: what percentages go by unless a split says `by`.
+    key: Key,
     /// `salt`: the service's name unless said.
     salt: Arc<str>,
+}
+
+/// What the document's `key` says.
+#[derive(Debug, Clone, Copy)]
+enum Key {
+    /// Nothing.
+    Missing,
+    /// Nothing that can be used; that has been reported, once.
+    Wrong,
+    /// This.
+    Input(InputId),
 }
 
 impl Settings {
     /// Those of a document that says nothing.
     pub(super) fn of_service(service: &str) -> Self {
-        Self { key: None, salt: Arc::from(service) }
+        Self { key: Key::Missing, salt: Arc::from(service) }
     }
 }
 
 /// Reads `key` and `salt`, which also hold for the routes beside the document.
 pub(super) fn settings(b: &mut Builder, document: &Node, service: &str) -> Settings {
-    let key = document.get("key").and_then(|node| {
-        let text = b.text(node, "key", "key: cookie.uid")?;
-        b.input(text, node.place, "key")
+    let key = document.get("key").map_or(Key::Missing, |node| {
+        let text = b.text(node, "key", "key: cookie.uid");
+        let input = text.and_then(|text| b.input(text, node.place, "key"));
+        input.map_or(Key::Wrong, Key::Input)
     });
     let salt = document.get("salt").and_then(|node| b.text(node, "salt", "salt: app-2026"));
     Settings { key, salt: Arc::from(salt.unwrap_or(service)) }
@@ -97,7 +109,7 @@ fn route(b: &mut Builder, node: &Node, key: &str, name: Name<'_>, settings: &Set
     };
     let targets = match &goes {
         Goes::To(target) => [*target].into(),
-        Goes::Split(split) => split.arms.iter().map(|(target, _)| *target).collect(),
+        Goes::Split(split) => split.targets().collect(),
         Goes::Named(_) | Goes::Percent(_) => Box::default(),
     };
     b.push(Route { name: name.into(), when, goes, unavailable, targets }, node.place, key);

@@ -1,6 +1,6 @@
 //! `split: {4f2a91c: 5%, beta: 10%}` with `by`, `salt` and `assign`.
 
-use super::Settings;
+use super::{Key, Settings};
 use crate::hint::Problem;
 use crate::rules::bucket::{BUCKETS, Percentage};
 use crate::rules::builder::{Builder, join};
@@ -36,8 +36,9 @@ fn by(b: &mut Builder, route: &Node, split: &Node, key: &str, settings: &Setting
             let text = b.text(node, &key, "by: cookie.uid")?;
             b.input(text, node.place, &key)
         }
-        (None, Some(input)) => Some(input),
-        (None, None) => {
+        (None, Key::Input(input)) => Some(input),
+        (None, Key::Wrong) => None,
+        (None, Key::Missing) => {
             let problem = Problem::error(key, "nothing says which id the percentages go by")
                 .hint("add `by: cookie.uid` to the route, or `key: cookie.uid` to the document");
             b.report(split.place, problem);

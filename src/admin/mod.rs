@@ -1,0 +1,72 @@
+//! The admin API: what runs, and how it is changed, for people (through the command line) and programs.
+//!
+//! ```text
+//! cli -> client --unix socket | TCP--> server (auth, every error a problem) -> api
+//!     api reads   routing::Live snapshots --view--> types (the JSON)
+//!     api changes supervisor (start, stop, restart, drain, scale), rule sources (promote, aliases, rules)
+//! ```
+//!
+//! It runs on the control runtime and never on the data plane. A change answers once it is stored and the
+//! published snapshot shows it, so that who changes and then reads sees the change.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::config::Secret;
+use crate::routing::Live;
+use crate::rules::source::SourceHandle;
+use crate::supervisor::command::SupervisorHandle;
+use crate::version::{ServiceName, VersionId};
+
+/// The paths.
+mod api;
+/// Who may do what.
+pub mod auth;
+/// The other end, for the command line.
+pub mod client;
+/// Errors as RFC 9457 problems.
+mod problem;
+/// The listeners.
+mod server;
+/// What the API says, field for field.
+pub mod types;
+/// Snapshots to types.
+mod view;
+
+pub use server::{BindError, Bound, bind, serve};
+
+/// What the API reads and asks.
+#[derive(Debug, Clone)]
+pub struct AdminState {
+    /// This machine's name in the fleet.
+    pub node: String,
+    /// What exists and where requests go.
+    pub live: Arc<Live>,
+    /// Starts and stops versions.
+    pub supervisor: SupervisorHandle,
+    /// Changes rules and aliases; one for each service.
+    pub sources: BTreeMap<ServiceName, SourceHandle>,
+    /// The last lines of a version's workers.
+    pub logs: Logs,
+    /// What a request over TCP must carry to change something.
+    pub token: Secret,
+    /// Turns true when the data plane listens, for `/readyz`.
+    pub listening: watch::Receiver<bool>,
+}
+
+/// Reads the last lines that the workers of a version printed, oldest first, without line ends. The supervisor
+/// keeps them; this is only how the API asks.
+#[derive(Clone)]
+pub struct Logs(pub Arc<LogReader>);
+
+/// The function in [`Logs`].
+pub type LogReader = dyn Fn(&ServiceName, &VersionId) -> Vec<String> + Send + Sync;
+
+impl fmt::Debug for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Logs")
+    }
+}

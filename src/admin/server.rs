@@ -1,0 +1,190 @@
+//! The admin listeners: a unix socket for the command line, and TCP.
+//!
+//! [`bind`] takes both before anything else starts, so that a second switchman or a port in use is known at
+//! once; [`serve`] answers on them until it is cancelled.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::auth::{self, Access};
+use crate::admin::{AdminState, api, problem};
+use crate::config::{self, Secret};
+
+/// Why the admin API cannot be reached where the configuration says.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process answers on the socket.
+    #[error("another switchman runs here: it answers on {}", .0.display())]
+    Running(PathBuf),
+    /// Something else is in the socket's place.
+    #[error("{} is there and is no socket", .0.display())]
+    NoSocket(PathBuf),
+    /// The socket cannot be made.
+    #[error("the admin socket {} cannot be made: {source}", .path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The TCP address cannot be taken.
+    #[error("the admin address {address} cannot be listened on: {source}")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    /// What to type next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Running(path) => {
+                format!("see what it runs: switchman versions --admin {}", path.display())
+            }
+            Self::NoSocket(path) => format!("move it away, or set admin.socket: ls -l {}", path.display()),
+            Self::Socket { .. } => {
+                "set admin.socket to a path of at most 100 characters in a folder that this user may write"
+                    .to_owned()
+            }
+            Self::Tcp { address, source } if source.kind() == io::ErrorKind::AddrInUse => format!(
+                "see who has the port: ss -ltnp 'sport = :{}'; or set another one: admin.listen",
+                address.port()
+            ),
+            Self::Tcp { .. } => "set admin.listen to an address of this machine".to_owned(),
+        }
+    }
+}
+
+/// Both listeners, taken and not yet answering.
+#[derive(Debug)]
+pub struct Bound {
+    tcp: Option<(TcpListener, SocketAddr)>,
+    unix: UnixListener,
+    file: SocketFile,
+}
+
+impl Bound {
+    /// The TCP address, with the port that was really taken.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(|(_, address)| *address)
+    }
+
+    /// The unix socket.
+    pub fn socket(&self) -> &Path {
+        &self.file.0
+    }
+}
+
+/// Removes the socket's file when its owner ends.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "the admin socket was gone already");
+        }
+    }
+}
+
+/// Takes the unix socket and the TCP address of the configuration.
+pub async fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
+    let (unix, file) = bind_socket(&admin.socket).await?;
+    let tcp = match admin.listen {
+        None => None,
+        Some(address) => {
+            let failed = |source| BindError::Tcp { address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            Some((listener, address))
+        }
+    };
+    Ok(Bound { tcp, unix, file })
+}
+
+async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+    let failed = |source| BindError::Socket { path: path.to_owned(), source };
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(BindError::NoSocket(path.to_owned()));
+        }
+        match UnixStream::connect(path).await {
+            Ok(_) => return Err(BindError::Running(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                tracing::info!(path = %path.display(), "replacing the admin socket of a switchman that is gone");
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    // Made in a folder that only we can enter and then moved: nobody can connect before the mode is set, and
+    // a stale socket is replaced in one step.
+    let private = tempfile::Builder::new().prefix(".").tempdir_in(folder).map_err(failed)?;
+    let made = private.path().join("s");
+    let listener = UnixListener::bind(&made).map_err(failed)?;
+    std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    std::fs::rename(&made, path).map_err(failed)?;
+    Ok((listener, SocketFile(path.to_owned())))
+}
+
+/// Answers on both listeners until `cancel`; requests that run then are answered first.
+pub fn serve(bound: Bound, state: AdminState, cancel: CancellationToken) -> JoinHandle<()> {
+    let router = |access| guarded(api::router(state.clone()), access, state.token.clone());
+    let unix = axum::serve(bound.unix, router(Access::Socket))
+        .with_graceful_shutdown(cancel.clone().cancelled_owned())
+        .into_future();
+    let tcp = bound.tcp.map(|(listener, address)| {
+        axum::serve(listener, router(Access::of(address.ip())))
+            .with_graceful_shutdown(cancel.cancelled_owned())
+            .into_future()
+    });
+    let file = bound.file;
+    tokio::spawn(async move {
+        let tcp = async {
+            match tcp {
+                Some(tcp) => tcp.await,
+                None => Ok(()),
+            }
+        };
+        // axum's accept loops go on after errors: an error here means that a loop itself has ended.
+        if let (Err(error), _) | (_, Err(error)) = tokio::join!(unix, tcp) {
+            tracing::error!(%error, "an admin listener ended");
+        }
+        drop(file);
+    })
+}
+
+/// The router behind the guard of one listener, every error in our form.
+fn guarded(router: Router, access: Access, token: Secret) -> Router {
+    router.layer(from_fn(problem::as_problem)).layer(from_fn_with_state((access, token), guard))
+}
+
+/// Lets in what [`auth::check`] allows, and leaves a line in the log for every change.
+async fn guard(State((access, token)): State<(Access, Secret)>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = match auth::check(access, &token, &method, &path, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    };
+    let status = response.status().as_u16();
+    if method.is_safe() {
+        tracing::debug!(%method, path, status, ?access, "admin request");
+    } else {
+        tracing::info!(%method, path, status, ?access, "admin change");
+    }
+    response
+}
