@@ -259,8 +259,9 @@ async fn a_client_that_leaves_frees_its_worker() {
 async fn a_client_that_has_only_ended_its_request_gets_its_answer() {
     let rig = Rig::start(Settings::default(), &[hello().await]).await;
     let mut client = rig.connect().await;
-    client.send(GET).await;
+    client.send(format!("{GET}{GET}")).await;
     tokio::io::AsyncWriteExt::shutdown(&mut client.stream).await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "hello");
     assert_eq!(client.response().await.unwrap().text(), "hello");
     assert!(client.is_closed().await);
 }
