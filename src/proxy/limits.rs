@@ -28,7 +28,8 @@ pub struct Settings {
     pub tunnel_timeout: Duration,
     /// How long a request waits for its version under `unavailable: wait` (503). Default 30 s.
     pub wait_timeout: Duration,
-    /// Idle connections kept to one worker by one thread. Default 64.
+    /// Idle connections kept to one worker by one thread; fewer than run at a time means connecting anew all the
+    /// time. Default 512.
     pub idle_per_worker: usize,
     /// How long an idle connection to a worker is kept. Default 60 s.
     pub upstream_idle_timeout: Duration,
@@ -50,7 +51,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(60),
             tunnel_timeout: Duration::from_secs(3600),
             wait_timeout: Duration::from_secs(30),
-            idle_per_worker: 64,
+            idle_per_worker: 512,
             upstream_idle_timeout: Duration::from_secs(60),
             max_connections: max_connections(),
         }
