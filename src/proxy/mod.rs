@@ -58,7 +58,7 @@ use crate::metrics::ThreadSlot;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
-pub use crate::proxy::limits::Settings;
+pub use crate::proxy::limits::{Settings, raise_open_files};
 pub use crate::proxy::listener::{BindError, Listeners, bind};
 
 /// A thread of the data plane could not be started.
