@@ -5,6 +5,7 @@ mod support;
 
 mod admin;
 mod deploy;
+mod e2e;
 mod fixtures;
 mod install;
 mod proxy;
