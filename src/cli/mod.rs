@@ -168,7 +168,7 @@ mod tests {
             "switchman rules set rules.yaml --if-revision 4",
             "switchman rules check -",
             "switchman rules explain -H x-qa:yes -b uid=77 -X POST --host app.example.com --client-ip ::1 /cart",
-            "switchman logs 4f2a91c",
+            "switchman logs 4f2a91c -f",
             "switchman demo --once",
             "switchman completions fish",
         ] {
