@@ -6,14 +6,20 @@
 pub mod admin;
 /// The command line.
 pub mod cli;
+/// Growing, jittered delays between tries.
+pub mod backoff;
 /// The configuration.
 pub mod config;
 /// Deploy roots to version changes.
 pub mod deploy;
+/// What changes in a directory.
+pub mod fs_watch;
 /// What is wrong with something a person wrote, and what to type next.
 pub mod hint;
 /// Per-thread counters of the data plane.
 pub mod metrics;
+/// Requests to workers: the data plane.
+pub mod proxy;
 /// What exists now.
 pub mod registry;
 /// Rules, aliases and registry joined into what a request needs.

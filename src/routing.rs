@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::registry;
 use crate::rules::publisher::Published;
-use crate::rules::table::{Decision, TargetId, To};
+use crate::rules::table::{Decision, TargetId, To, Unavailable};
 use crate::version::{self, CURRENT, LATEST, NameError, ServiceName, VersionId, VersionState};
 
 /// Why no version could be chosen; also the value of `x-switchman-error`.
@@ -128,24 +128,18 @@ impl ServiceRouting {
     }
 }
 
-/// The ready version that a decision leads to, `unavailable: current` applied; `None` in the error's place
-/// stands for nothing that waiting could mend.
+/// The ready version that a decision leads to, `unavailable: current` applied. `unavailable: wait` is the
+/// caller's: it asks again when the next generation is published.
 pub fn choose<'s>(
     service: &'s ServiceRouting,
     decision: &Decision<'_, '_>,
 ) -> Result<&'s Arc<registry::Version>, NoVersion> {
-    use crate::rules::table::Unavailable;
-    let wanted = service.version(decision.to);
-    match wanted {
-        Ok(version) if !version.ready.is_empty() => return Ok(version),
-        Ok(_) | Err(_) if decision.unavailable == Unavailable::Current => {}
-        Ok(_) => return Err(NoVersion::NotReady),
-        Err(error) => return Err(error),
-    }
-    match service.current() {
-        Ok(version) if !version.ready.is_empty() => Ok(version),
-        Ok(_) => Err(NoVersion::NotReady),
-        Err(error) => Err(error),
+    let ready = |found: Result<&'s Arc<registry::Version>, NoVersion>| {
+        found.and_then(|v| if v.ready.is_empty() { Err(NoVersion::NotReady) } else { Ok(v) })
+    };
+    match ready(service.version(decision.to)) {
+        Err(_) if decision.unavailable == Unavailable::Current => ready(service.current()),
+        chosen => chosen,
     }
 }
 
@@ -293,12 +287,17 @@ pub async fn run(
         }
         live.publish(Routing { generation, services, hosts: by_host, any_host });
 
-        let any_rules = futures_util::future::select_all(
-            rules.iter_mut().map(|(_, reader)| Box::pin(async { reader.changed().await.is_ok() })),
-        );
+        let any_rules = async {
+            if rules.is_empty() {
+                return std::future::pending().await;
+            }
+            let changes =
+                rules.iter_mut().map(|(_, reader)| Box::pin(async { reader.changed().await.is_ok() }));
+            futures_util::future::select_all(changes).await.0
+        };
         let go_on = tokio::select! {
             changed = registry.changed() => changed.is_ok(),
-            (changed, ..) = any_rules, if !hosts.is_empty() => changed,
+            changed = any_rules => changed,
         };
         if !go_on {
             return;

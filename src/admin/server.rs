@@ -4,8 +4,9 @@
 //! once; [`serve`] answers on them until it is cancelled.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -105,13 +105,14 @@ impl Drop for SocketFile {
 }
 
 /// Takes the unix socket and the TCP address of the configuration.
-pub async fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
-    let (unix, file) = bind_socket(&admin.socket).await?;
+pub fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
+    let (unix, file) = bind_socket(&admin.socket)?;
     let tcp = match admin.listen {
         None => None,
         Some(address) => {
             let failed = |source| BindError::Tcp { address, source };
-            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             Some((listener, address))
         }
@@ -119,13 +120,13 @@ pub async fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
     Ok(Bound { tcp, unix, file })
 }
 
-async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     let failed = |source| BindError::Socket { path: path.to_owned(), source };
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
             return Err(BindError::NoSocket(path.to_owned()));
         }
-        match UnixStream::connect(path).await {
+        match UnixStream::connect(path) {
             Ok(_) => return Err(BindError::Running(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tracing::info!(path = %path.display(), "replacing the admin socket of a switchman that is gone");
@@ -140,37 +141,39 @@ async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindErro
     let private = tempfile::Builder::new().prefix(".").tempdir_in(folder).map_err(failed)?;
     let made = private.path().join("s");
     let listener = UnixListener::bind(&made).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
     std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     std::fs::rename(&made, path).map_err(failed)?;
     Ok((listener, SocketFile(path.to_owned())))
 }
 
-/// Answers on both listeners until `cancel`; requests that run then have [`ENDING_GRACE`] to end.
+/// Answers on both listeners until `cancel`; requests that run then have [`ENDING_GRACE`] to end. Call within a
+/// tokio runtime.
 pub fn serve(bound: Bound, state: AdminState, cancel: CancellationToken) -> JoinHandle<()> {
-    let router = |access| guarded(api::router(state.clone()), access, state.token.clone());
-    let unix = axum::serve(bound.unix, router(Access::Socket))
-        .with_graceful_shutdown(cancel.clone().cancelled_owned())
-        .into_future();
-    let tcp = bound.tcp.map(|(listener, address)| {
-        axum::serve(listener, router(Access::of(address.ip())))
-            .with_graceful_shutdown(cancel.clone().cancelled_owned())
-            .into_future()
-    });
-    let file = bound.file;
     tokio::spawn(async move {
+        let Bound { tcp, unix, file } = bound;
+        let router = |access| guarded(api::router(state.clone()), access, state.token.clone());
+        let socket = async {
+            axum::serve(tokio::net::UnixListener::from_std(unix)?, router(Access::Socket))
+                .with_graceful_shutdown(cancel.clone().cancelled_owned())
+                .await
+        };
         let tcp = async {
-            match tcp {
-                Some(tcp) => tcp.await,
-                None => Ok(()),
-            }
+            let Some((listener, address)) = tcp else { return Ok(()) };
+            axum::serve(tokio::net::TcpListener::from_std(listener)?, router(Access::of(address.ip())))
+                .with_graceful_shutdown(cancel.clone().cancelled_owned())
+                .await
         };
         let late = async {
             cancel.cancelled().await;
             tokio::time::sleep(ENDING_GRACE).await;
         };
         tokio::select! {
-            // axum's accept loops go on after errors: they end when they are cancelled.
-            _ = async { tokio::join!(unix, tcp) } => {}
+            (socket, tcp) = async { tokio::join!(socket, tcp) } => {
+                for error in [socket, tcp].into_iter().filter_map(io::Result::err) {
+                    tracing::error!(%error, "the admin API cannot be served");
+                }
+            }
             () = late => tracing::debug!("an admin request did not end in time"),
         }
         drop(file);

@@ -84,7 +84,18 @@ enum Command {
     /// Print the last lines that the workers of a version wrote
     Logs(logs::Args),
     /// Run a whole example in a temporary folder
-    Demo(demo::DemoArgs),
+    Demo {
+        /// Go through the steps once and end; the exit status says whether all went well
+        #[arg(long)]
+        once: bool,
+    },
+    /// The demo's sample application
+    #[command(hide = true)]
+    DemoApp {
+        /// Where it listens
+        #[arg(long)]
+        port: u16,
+    },
     /// Print completions for a shell
     Completions(completions::Args),
 }
@@ -99,7 +110,7 @@ pub fn main() -> ExitCode {
             .hint("write a level, or: --log info,worker=off")
             .report();
     }
-    let runtime = if matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
+    let runtime = if matches!(cli.command, Command::Serve(_) | Command::Demo { .. }) {
         tokio::runtime::Builder::new_multi_thread().enable_all().build()
     } else {
         tokio::runtime::Builder::new_current_thread().enable_all().build()
@@ -113,7 +124,8 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> ExitCode {
     let done = match command {
         Command::Serve(args) => return serve::run(args).await,
-        Command::Demo(args) => return demo::run(args).await,
+        Command::Demo { once } => return demo::run(once).await,
+        Command::DemoApp { port } => return demo::serve_sample(port).await,
         Command::Versions(args) => versions::run(args).await,
         Command::Promote(args) => promote::promote(args).await,
         Command::Rollback(args) => promote::rollback(args).await,
@@ -170,6 +182,7 @@ mod tests {
             "switchman rules explain -H x-qa:yes -b uid=77 -X POST --host app.example.com --client-ip ::1 /cart",
             "switchman logs 4f2a91c -f",
             "switchman demo --once",
+            "switchman demo-app --port 4000",
             "switchman completions fish",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));

@@ -1,8 +1,29 @@
-//! The configuration: these structs, whose docs are the reference (`docs/configuration.md` is made from them).
+//! The configuration: what `switchman.yaml` says, with every default filled in.
 //!
-//! [`load`] reads `switchman.yaml` (or the flags of a run without a file) into a [`Config`], reporting every
-//! problem at once; `validate` checks what one value cannot know of another. Precedence for what a version
-//! runs as: the version folder's own `switchman.yaml` or `Procfile`, the service, the default.
+//! ```text
+//! file --text--> YAML tree --read, service, run--> Config --clash--> Config, warnings
+//! flags --------> YAML tree --^                        every problem at once, with its place
+//! version folder: switchman.yaml, Procfile --folder--> RunSpec (over the service's, over the default)
+//! ```
+//!
+//! `keys` lists every key; the readers take no other, and `reference` makes `docs/configuration.md` from it.
+
+mod clash;
+mod flags;
+pub mod folder;
+mod keys;
+mod load;
+mod read;
+mod reference;
+mod run;
+mod service;
+#[cfg(test)]
+mod tests;
+mod text;
+mod value;
+
+pub use load::{find, load};
+pub use reference::reference;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -104,7 +125,7 @@ pub enum RulesAt {
     Etcd(String),
 }
 
-/// How the workers of a version are run.
+/// How the workers of a version are run. The default is what holds where nobody says anything.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSpec {
     /// The command; none where neither the service nor the version folder says one.
@@ -159,4 +180,17 @@ pub struct Stop {
     pub grace: Duration,
     /// The longest wait for its running requests before TERM.
     pub drain: Duration,
+}
+
+impl Default for RunSpec {
+    fn default() -> Self {
+        let ready = Ready {
+            check: ReadyCheck::Tcp,
+            interval: Duration::from_millis(200),
+            timeout: Duration::from_secs(5),
+            deadline: Duration::from_secs(60),
+        };
+        let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
+        Self { run: None, env: BTreeMap::new(), workers: 1, ready, stop }
+    }
 }

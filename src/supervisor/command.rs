@@ -2,6 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::output::LogStore;
 use crate::version::{ServiceName, VersionId};
 
 /// What is to be done with one version.
@@ -55,6 +56,8 @@ pub struct Refused {
 #[derive(Debug, Clone)]
 pub struct SupervisorHandle {
     pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) shutdown: mpsc::Sender<oneshot::Sender<()>>,
+    pub(crate) logs: LogStore,
 }
 
 impl SupervisorHandle {
@@ -67,5 +70,20 @@ impl SupervisorHandle {
         };
         self.commands.send(Command { service, version, action, reply }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Ends every process of every version at once (TERM, the version's grace, KILL), without draining: call it when
+    /// the listeners are closed and the requests have ended. Returns when nothing is left.
+    pub async fn shutdown(&self) {
+        let (done, ended) = oneshot::channel();
+        // An error means that the supervisor has ended already.
+        if self.shutdown.send(done).await.is_ok() {
+            let _ = ended.await;
+        }
+    }
+
+    /// What the workers print.
+    pub fn logs(&self) -> &LogStore {
+        &self.logs
     }
 }

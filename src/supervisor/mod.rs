@@ -1,3 +1,291 @@
 //! Runs the workers of every version: starts, checks, restarts, drains and stops them, and writes the registry.
+//!
+//! ```text
+//! VersionChange, Command, Live --+
+//!                                +--> Event --> Supervisor::handle --> Lifecycle::step (pure) --> publish --> effects
+//! reports of worker tasks -------+                                                                              |
+//!            ^------------------------ worker::run, drains, timers <--------------------------------------------+
+//! ```
+//!
+//! One task owns all state and takes one [`Event`] after the other. What follows from an event is decided by
+//! [`lifecycle`], published in the registry, and only then done: a worker is out of the registry before it is told
+//! to end.
 
 pub mod command;
+pub mod output;
+
+mod answer;
+mod effects;
+mod folder;
+mod health;
+mod launch;
+mod lifecycle;
+mod managed;
+mod memory;
+mod port;
+mod readiness;
+mod reports;
+mod tree;
+mod worker;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config;
+use crate::deploy::VersionChange;
+use crate::registry::Registry;
+use crate::routing::Live;
+use crate::version::{ServiceName, VersionId, VersionState};
+use command::{Command, SupervisorHandle};
+use lifecycle::ProcessId;
+use managed::Managed;
+use memory::Memory;
+use output::LogStore;
+use port::PortTable;
+use worker::Report;
+
+/// Versions that are started at the same time; more wait for their turn.
+const STARTS_AT_ONCE: usize = 8;
+/// Reports that may wait before a worker's task has to.
+const EVENTS_WAITING: usize = 1_024;
+/// Commands that may wait.
+const COMMANDS_WAITING: usize = 64;
+/// How often ended orphans that nobody waits for are looked for.
+const REAP_EVERY: Duration = Duration::from_secs(5);
+
+/// What the supervisor needs to know.
+#[derive(Debug)]
+pub struct Settings {
+    /// The services by name.
+    pub services: BTreeMap<ServiceName, config::Service>,
+    /// Data-plane threads, which counters are made for.
+    pub threads: usize,
+    /// The folder for what survives a restart.
+    pub state: PathBuf,
+}
+
+/// Everything that the supervisor reacts to.
+#[derive(Debug)]
+enum Event {
+    /// A deploy root changed.
+    Change(VersionChange),
+    /// Somebody asks for something.
+    Command(Command),
+    /// The task of a process saw something.
+    Report(Key, ProcessId, Report),
+    /// A drain or a back-off is over.
+    Due(Key, lifecycle::Event),
+    /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
+    Routing,
+    /// switchman ends.
+    Shutdown(Option<oneshot::Sender<()>>),
+}
+
+/// One version of one service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    service: ServiceName,
+    version: VersionId,
+}
+
+/// One service.
+#[derive(Debug)]
+struct Service {
+    config: config::Service,
+    memory: Memory,
+    versions: BTreeMap<VersionId, Managed>,
+}
+
+/// The owner of every version and process.
+#[derive(Debug)]
+struct Supervisor {
+    settings: Settings,
+    services: BTreeMap<ServiceName, Service>,
+    registry: Registry,
+    live: Arc<Live>,
+    ports: PortTable,
+    logs: LogStore,
+    turns: Arc<Semaphore>,
+    last_serial: u64,
+    events: mpsc::Sender<Event>,
+    /// Set at shutdown: who wants to know when everything has ended.
+    ending: Option<Vec<oneshot::Sender<()>>>,
+}
+
+/// Where events come from.
+#[derive(Debug)]
+struct Inbox {
+    changes: mpsc::Receiver<VersionChange>,
+    commands: mpsc::Receiver<Command>,
+    shutdown: mpsc::Receiver<oneshot::Sender<()>>,
+    /// Whether there is still a handle; without one nobody could ever end the supervisor.
+    open: bool,
+    events: mpsc::Receiver<Event>,
+    routing: watch::Receiver<u64>,
+}
+
+/// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
+/// says which versions carry traffic. The task ends after [`SupervisorHandle::shutdown`], or when every handle is
+/// gone; either way every process has ended by then. Call within a tokio runtime.
+pub fn spawn(
+    settings: Settings,
+    registry: Registry,
+    changes: mpsc::Receiver<VersionChange>,
+    live: Arc<Live>,
+) -> (SupervisorHandle, JoinHandle<()>) {
+    // What workers leave behind comes to switchman instead of to init, so that it can be found and ended.
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::warn!(%error, "switchman cannot adopt what its workers leave behind");
+    }
+    registry.update(|services| {
+        for (name, service) in &settings.services {
+            services.entry(name.clone()).or_default().root.clone_from(&service.root);
+        }
+    });
+    let services = settings
+        .services
+        .iter()
+        .map(|(name, config)| {
+            let memory = Memory::load(&settings.state, name);
+            (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
+        })
+        .collect();
+    let logs = LogStore::default();
+    let (events_in, events) = mpsc::channel(EVENTS_WAITING);
+    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
+    let (shutdown_in, shutdown) = mpsc::channel(1);
+    let inbox = Inbox { changes, commands, shutdown, open: true, events, routing: live.watch() };
+    let supervisor = Supervisor {
+        settings,
+        services,
+        registry,
+        live,
+        ports: PortTable::default(),
+        logs: logs.clone(),
+        turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        last_serial: 0,
+        events: events_in,
+        ending: None,
+    };
+    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs };
+    (handle, tokio::spawn(supervisor.run(inbox)))
+}
+
+impl Inbox {
+    /// The next event. Reports come first: what has happened goes before what is asked.
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            Some(event) = self.events.recv() => event,
+            asked = self.shutdown.recv(), if self.open => {
+                self.open = asked.is_some();
+                Event::Shutdown(asked)
+            }
+            Some(change) = self.changes.recv() => Event::Change(change),
+            Some(command) = self.commands.recv() => Event::Command(command),
+            Ok(()) = self.routing.changed() => Event::Routing,
+        }
+    }
+}
+
+impl Supervisor {
+    async fn run(mut self, mut inbox: Inbox) {
+        let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
+        loop {
+            let event = inbox.next().await;
+            self.handle(event);
+            let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
+            if empty && let Some(waiting) = self.ending.take() {
+                for done in waiting {
+                    // Who no longer waits need not know.
+                    let _ = done.send(());
+                }
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Change(_) if self.ending.is_some() => {}
+            Event::Change(change) => self.folder_changed(change),
+            Event::Command(command) => {
+                let answer = self.answer(&command);
+                // Who asked may have gone away.
+                let _ = command.reply.send(answer);
+            }
+            Event::Report(key, process, report) => self.reported(&key, process, report),
+            Event::Due(key, event) => self.step(&key, event),
+            Event::Routing => self.retire_what_lost_its_folder(),
+            Event::Shutdown(done) => {
+                self.ending.get_or_insert_default().extend(done);
+                for key in self.keys() {
+                    self.step(&key, lifecycle::Event::Shutdown);
+                }
+            }
+        }
+    }
+
+    /// Decides, publishes, acts: in this order.
+    fn step(&mut self, key: &Key, event: lifecycle::Event) {
+        let Some(version) = self.version(key) else { return };
+        let effects = version.life.step(event, std::time::Instant::now());
+        self.publish(key);
+        for effect in effects {
+            self.carry_out(key, effect);
+        }
+    }
+
+    fn publish(&mut self, key: &Key) {
+        let Some(service) = self.services.get_mut(&key.service) else { return };
+        let Some(view) = service.versions.get_mut(&key.version).map(Managed::view) else { return };
+        let gone = view.state == VersionState::Gone;
+        if gone {
+            service.versions.remove(&key.version);
+            self.logs.forget(&key.service, &key.version);
+        }
+        self.registry.update(|services| {
+            let versions = &mut services.entry(key.service.clone()).or_default().versions;
+            if gone {
+                versions.remove(&key.version);
+            } else {
+                versions.insert(key.version.clone(), Arc::new(view));
+            }
+        });
+    }
+
+    fn version(&mut self, key: &Key) -> Option<&mut Managed> {
+        self.services.get_mut(&key.service)?.versions.get_mut(&key.version)
+    }
+
+    fn carries_traffic(&self, key: &Key) -> bool {
+        let live = self.live.load();
+        live.service(key.service.as_str()).is_some_and(|service| service.carries_traffic(&key.version))
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        let of = |(name, service): (&ServiceName, &Service)| {
+            let name = name.clone();
+            let versions: Vec<VersionId> = service.versions.keys().cloned().collect();
+            versions.into_iter().map(move |version| Key { service: name.clone(), version })
+        };
+        self.services.iter().flat_map(of).collect()
+    }
+}
+
+/// Reaps what was left to switchman and has ended, for as long as the supervisor runs.
+async fn reap() {
+    let mut zombies = HashSet::new();
+    let mut often = tokio::time::interval(REAP_EVERY);
+    loop {
+        often.tick().await;
+        let before = std::mem::take(&mut zombies);
+        zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+    }
+}

@@ -130,6 +130,15 @@ impl Node {
 /// Reads one YAML (or JSON) document. An empty text is null. Problems carry line and column, not yet the file:
 /// [`Problems::locate`] adds that.
 pub fn parse(text: &str) -> Result<Node, Problems> {
+    match parse_all(text) {
+        (Some(node), problems) if problems.is_empty() => Ok(node),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Like [`parse`], but gives the tree also where there are problems that do not hide the rest (a key that
+/// stands twice), so that a reader can report its own beside them. No tree: the text is not YAML.
+pub fn parse_all(text: &str) -> (Option<Node>, Problems) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder {
         events: Parser::new_from_str(text),
@@ -138,11 +147,10 @@ pub fn parse(text: &str) -> Result<Node, Problems> {
         problems: Problems::default(),
     };
     match builder.document() {
-        Ok(node) if builder.problems.is_empty() => Ok(node),
-        Ok(_) => Err(builder.problems),
+        Ok(node) => (Some(node), builder.problems),
         Err(problem) => {
             builder.problems.push(*problem);
-            Err(builder.problems)
+            (None, builder.problems)
         }
     }
 }

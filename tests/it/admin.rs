@@ -83,7 +83,7 @@ impl World {
 
         let socket = state.join("admin.sock");
         let listen = Some("127.0.0.1:0".parse().unwrap());
-        let bound = admin::bind(&config::Admin { listen, socket: socket.clone() }).await.unwrap();
+        let bound = admin::bind(&config::Admin { listen, socket: socket.clone() }).unwrap();
         let address = bound.address().unwrap();
         let token = admin::auth::token(&state).unwrap();
         let (listening, is_listening) = watch::channel(false);
@@ -546,26 +546,25 @@ async fn rules_are_read_replaced_checked_and_explained() {
 async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let (world, _registry) = World::start(&["app"], Writer::Test).await;
     let again = |socket: &Path| {
-        let admin = config::Admin { listen: None, socket: socket.to_owned() };
-        async move { admin::bind(&admin).await }
+        admin::bind(&config::Admin { listen: None, socket: socket.to_owned() })
     };
-    let error = again(&world.socket).await.unwrap_err();
+    let error = again(&world.socket).unwrap_err();
     assert!(error.to_string().starts_with("another switchman runs here"), "{error}");
     let taken = config::Admin { listen: Some(world.address), socket: world.folder.path().join("s") };
-    let error = admin::bind(&taken).await.unwrap_err();
+    let error = admin::bind(&taken).unwrap_err();
     assert!(error.hint().contains("ss -ltnp"), "{error}: {}", error.hint());
 
     // A socket without its process, as after a kill -9.
     let stale = world.folder.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     assert!(stale.exists());
-    let bound = again(&stale).await.unwrap();
+    let bound = again(&stale).unwrap();
     assert_eq!(bound.socket(), stale);
     UnixStream::connect(&stale).await.unwrap();
 
     let file = world.folder.path().join("file");
     std::fs::write(&file, "precious").unwrap();
-    assert!(again(&file).await.unwrap_err().to_string().ends_with("is no socket"));
+    assert!(again(&file).unwrap_err().to_string().ends_with("is no socket"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
     world.end().await;
 }

@@ -5,6 +5,7 @@ mod support;
 
 mod admin;
 mod deploy;
+mod fixtures;
 mod proxy;
 mod sources;
 mod supervisor;

@@ -1,5 +1,8 @@
 //! What the tests share: waiting for conditions, worker programs, servers.
 
+pub(crate) mod etcd;
+pub(crate) mod relay;
+
 use std::future::Future;
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,131 @@
+//! `switchman demo`: a whole running example in a temporary folder, driven the way a person would.
+//!
+//! It starts the real `switchman serve` as a process, copies builds in as rsync does, types the real commands
+//! and sends real requests all the while. One line a step says what was done and what was seen; a step that
+//! does not come true ends the demo with exit status 1.
+
+mod load;
+mod sample;
+mod stage;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+pub use sample::serve as serve_sample;
+
+use load::Load;
+use stage::{Stage, StepError};
+
+/// Three commits of the sample application.
+const BUILDS: [&str; 3] = ["3f9a1c2", "7b20d4e", "c5e88f0"];
+
+/// Cookies that the load's users carry: enough for a percentage to show.
+const USERS: usize = 1_000;
+
+/// Runs the demo. `once` ends it after the last step; else it goes on until Ctrl-C (on a terminal).
+pub async fn run(once: bool) -> ExitCode {
+    let stay = !once && std::io::stdout().is_terminal();
+    match script(stay).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn script(stay: bool) -> Result<(), StepError> {
+    let [first, second, third] = BUILDS;
+    let mut stage = Stage::set().await?;
+    say("serve", &format!("switchman runs: {} answers, deploy root {}", stage.url(), stage.root().display()));
+
+    stage.deploy(first)?;
+    stage.wait(first, "state", "ready").await?;
+    stage.wait_alias(first, "current").await?;
+    say("rsync", &format!("{first} arrived and started; the first version of all becomes `current` by itself"));
+
+    stage.deploy(second)?;
+    stage.deploy(third)?;
+    stage.wait(second, "state", "ready").await?;
+    stage.wait(third, "state", "ready").await?;
+    stage.expect_dark(second).await?;
+    stage.expect_dark(third).await?;
+    say("rsync", &format!("{second} and {third} arrived and started dark: they run and get no request"));
+
+    let load = Load::start(stage.address(), USERS);
+    load.seen_after(200).await?;
+    let seen = load.tally();
+    expect(seen.only(first), || format!("all requests at {first}, seen: {seen}"))?;
+    say("load", &format!("a steady load of {USERS} users begins: {seen}"));
+
+    let began = Instant::now();
+    stage.command(&["promote", second]).await?;
+    load.until("the promoted version answers", |t| t.of(second) > 0).await?;
+    let took = began.elapsed();
+    load.fresh(300).await?;
+    let seen = load.tally();
+    expect(seen.only(second), || format!("all requests at {second}, seen: {seen}"))?;
+    say("promote", &format!("`switchman promote {second}` in force after {} ms: {seen}", took.as_millis()));
+
+    let took = stage.rules(&split(third), &load, third).await?;
+    load.fresh(4_000).await?;
+    let seen = load.tally();
+    let share = seen.share(third);
+    expect((5.0..=15.0).contains(&share), || format!("about 10 % at {third}, seen: {seen}"))?;
+    say("canary", &format!("a rule sends 10 % (by cookie) to {third}, in force {took} ms after the edit: {seen}"));
+
+    let pinned = load::version_for(stage.address(), Some(("x-qa", "yes"))).await?;
+    expect(pinned != third, || format!("x-qa means nothing yet, {pinned} answered"))?;
+    stage.rules(&format!("{}{}", qa(third), split_routes(third)), &load, third).await?;
+    let pinned = load.until_version(stage.address(), ("x-qa", "yes"), third).await?;
+    say("rule edit", &format!("the file is edited again: requests with `x-qa: yes` now get {pinned}, all others as before"));
+
+    stage.write_rules("routes: [{name: broken, to: }, {when: {headers.x: 1}, split: {a: 500%}}]\n")?;
+    stage.wait_refused().await?;
+    load.fresh(300).await?;
+    let pinned = load::version_for(stage.address(), Some(("x-qa", "yes"))).await?;
+    expect(pinned == third, || format!("the last good rules stay in force, {pinned} answered"))?;
+    say("bad edit", "a broken document is refused with all its problems; the last good rules stay in force");
+    stage.write_rules("")?;
+
+    stage.command(&["rollback"]).await?;
+    load.until("the earlier version answers", |t| t.latest_is(first)).await?;
+    load.fresh(500).await?;
+    let seen = load.tally();
+    expect(seen.only(first), || format!("all requests at {first} again, seen: {seen}"))?;
+    say("rollback", &format!("`switchman rollback`: {seen}"));
+
+    let total = load.total();
+    if stay {
+        say("total", &format!("{} requests, failures: {}", total.requests(), total.failures()));
+        stage.by_hand();
+        load.keep_up(Duration::from_millis(50));
+        tokio::signal::ctrl_c().await.map_err(|e| StepError::new(format!("cannot wait for Ctrl-C: {e}")))?;
+    }
+    let total = load.stop().await;
+    stage.strike().await?;
+    say("end", &format!("{total}; every process ended, the temporary folder is removed"));
+    expect(total.failures() == 0, || format!("{} requests failed: {}", total.failures(), total.first_failure()))
+}
+
+fn split(version: &str) -> String {
+    format!("key: cookie.uid\nroutes:\n{}", split_routes(version))
+}
+
+fn split_routes(version: &str) -> String {
+    format!("  - name: canary\n    split: {{{version}: 10%}}\n")
+}
+
+fn qa(version: &str) -> String {
+    format!("key: cookie.uid\nroutes:\n  - name: qa\n    when: {{header.x-qa: \"yes\"}}\n    to: {version}\n")
+}
+
+fn expect(held: bool, wanted: impl FnOnce() -> String) -> Result<(), StepError> {
+    if held { Ok(()) } else { Err(StepError::new(format!("expected {}", wanted()))) }
+}
+
+#[allow(clippy::print_stdout, reason = "what the demo says is its output")]
+fn say(step: &str, what: &str) {
+    println!("{step:>10}  {what}");
+}

@@ -1,0 +1,160 @@
+//! How a version runs: the keys that may stand in a service and in a version folder's own `switchman.yaml`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::keys::{READY, STOP, names};
+use super::read::duration;
+use super::value;
+use super::{Ready, ReadyCheck, RunCommand, RunSpec, Stop};
+use crate::hint::Problem;
+use crate::yaml::{Entry, Fields, Reader};
+
+/// Checks are not made more often than this, and may take this long at least: a busy loop helps nobody.
+const CHECK_MIN: Duration = Duration::from_millis(10);
+/// The most workers of a version.
+const WORKERS_MAX: u64 = 1000;
+
+/// What the supervisor sets for each worker, whatever `env` says.
+const GIVEN: [&str; 7] =
+    ["PORT", "HOST", "COMMIT", "PIDFILE", "SWITCHMAN_SERVICE", "SWITCHMAN_VERSION", "SWITCHMAN_WORKER"];
+
+/// How a version runs: what `fields` say, key by key, over `base`.
+pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
+    let mut env = base.env;
+    if let Some(reader) = fields.get("env") {
+        env.extend(variables(&reader));
+    }
+    let workers = fields.get("workers").and_then(|r| r.number(1..=WORKERS_MAX));
+    RunSpec {
+        run: fields.get("run").and_then(|r| command(&r)).or(base.run),
+        env,
+        workers: workers.map_or(base.workers, |n| n as u32),
+        ready: match fields.get("ready") {
+            Some(reader) => ready(reader, base.ready),
+            None => base.ready,
+        },
+        stop: match fields.get("stop") {
+            Some(reader) => stop(reader, base.stop),
+            None => base.stop,
+        },
+    }
+}
+
+fn command(reader: &Reader<'_>) -> Option<RunCommand> {
+    let empty =
+        || reader.error("the command is empty", "write it as in `run: \"node server.js --port $PORT\"`");
+    let Some(items) = reader.node().list() else {
+        let text = reader.text()?;
+        if text.trim().is_empty() {
+            empty();
+        }
+        return Some(RunCommand::Shell(text.to_owned()));
+    };
+    if items.first().is_none_or(|first| first.scalar().is_some_and(|s| s.text.is_empty())) {
+        empty();
+    }
+    let words: Vec<_> = reader
+        .one_or_more()
+        .iter()
+        .filter_map(|word| {
+            let text = word.text()?;
+            if text.contains("$PORT") || text.contains("${PORT}") {
+                let message = format!("`{text}` stays as it is: a list is executed without a shell");
+                let hint = "write the command as one text, or let it read PORT from its environment";
+                word.warning(message, hint);
+            }
+            Some(text.to_owned())
+        })
+        .collect();
+    Some(RunCommand::Exec(words))
+}
+
+fn variables(reader: &Reader<'_>) -> BTreeMap<String, String> {
+    let variable = |(entry, reader): (&Entry, Reader<'_>)| {
+        let name = &entry.key;
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let problem = Problem::error("", format!("`{name}` cannot be the name of a variable"));
+            reader
+                .report(problem.hint("use letters, digits and `_`").at(entry.place.line, entry.place.column));
+        }
+        if GIVEN.contains(&name.as_str()) {
+            let message = format!("switchman gives each worker its own `{name}`; this value is not used");
+            reader.warning(message, "remove it");
+        }
+        let Some(text) = reader.node().text() else {
+            let message = format!("{} is not text", reader.node().describe());
+            reader.error(message, format!("write one text, as in `{name}: \"\"`"));
+            return None;
+        };
+        if text.contains('\0') {
+            reader.error(
+                "the value has a NUL character in it",
+                "remove it: no program could read what follows",
+            );
+        }
+        Some((name.clone(), text.to_owned()))
+    };
+    reader.entries().into_iter().flatten().filter_map(variable).collect()
+}
+
+fn ready(reader: Reader<'_>, base: Ready) -> Ready {
+    const LATER: [&str; 2] = ["log", "notify"];
+    let mut known = names(&[&READY]);
+    known.extend(LATER);
+    if reader.node().scalar().is_some() {
+        let message = format!("{} is not a map", reader.node().describe());
+        reader.error(message, "write it as in `ready: {http: /healthz}`");
+        return base;
+    }
+    let Some(fields) = reader.fields(&known) else { return base };
+    for later in LATER.iter().filter_map(|key| fields.get(key)) {
+        let message = "this way to show readiness is not supported yet";
+        later.error(message, "use one of `http: /healthz`, `tcp: true`, `after: 5s`");
+    }
+    let check = check(&fields).unwrap_or(base.check);
+    let time = |key, low| fields.get(key).and_then(|r| duration(&r, low));
+    let ready = Ready {
+        check,
+        interval: time("interval", CHECK_MIN).unwrap_or(base.interval),
+        timeout: time("timeout", CHECK_MIN).unwrap_or(base.timeout),
+        deadline: time("deadline", CHECK_MIN).unwrap_or(base.deadline),
+    };
+    if let ReadyCheck::After(after) = &ready.check
+        && *after >= ready.deadline
+    {
+        let at =
+            fields.get("after").or_else(|| fields.get("deadline")).unwrap_or_else(|| fields.map().clone());
+        let (after, deadline) = (value::show(*after), value::show(ready.deadline));
+        let message = format!("ready after {after}, but given up at the deadline of {deadline}");
+        at.error(message, "make `deadline` longer than `after`");
+    }
+    ready
+}
+
+fn check(fields: &Fields<'_>) -> Option<ReadyCheck> {
+    let written: Vec<_> =
+        ["http", "tcp", "after"].iter().filter_map(|key| Some((*key, fields.get(key)?))).collect();
+    if let [(first, _), (second, at), ..] = &written[..] {
+        at.error(format!("`{first}` and `{second}` cannot both be the check"), "keep one of the two");
+    }
+    let (key, reader) = written.into_iter().next()?;
+    match key {
+        "http" => reader.value(value::request_path).map(ReadyCheck::Http),
+        "after" => duration(&reader, Duration::ZERO).map(ReadyCheck::After),
+        _ => {
+            if reader.boolean()? {
+                return Some(ReadyCheck::Tcp);
+            }
+            let hint = "write `http: /healthz` or `after: 5s`, or remove it";
+            reader.error("`tcp: false` says nothing about how to check", hint);
+            None
+        }
+    }
+}
+
+fn stop(reader: Reader<'_>, base: Stop) -> Stop {
+    let Some(fields) = reader.fields(&names(&[&STOP])) else { return base };
+    let time = |key| fields.get(key).and_then(|r| duration(&r, Duration::ZERO));
+    Stop { grace: time("grace").unwrap_or(base.grace), drain: time("drain").unwrap_or(base.drain) }
+}

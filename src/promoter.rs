@@ -1,0 +1,76 @@
+//! Moves `current` by itself in the two cases where it may: for the first version of all, and where a service
+//! says `promote: auto`.
+//!
+//! One task a process looks at each new snapshot; what to do is the pure [`Promoter::next`]. A version is
+//! considered once: after a rollback the newer version is not promoted again, and what was there before
+//! switchman started is never promoted by `auto`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::config::Promote;
+use crate::registry;
+use crate::routing::{Live, ServiceRouting};
+use crate::rules::source::{Change, SourceHandle, Who};
+use crate::version::{CURRENT, ServiceName, VersionState};
+
+/// What one service's promoter remembers.
+#[derive(Debug)]
+pub struct Promoter {
+    policy: Promote,
+    /// Versions that arrived up to here have been considered.
+    considered: Timestamp,
+}
+
+impl Promoter {
+    /// One that considers what arrives from `now` on.
+    pub fn new(policy: Promote, now: Timestamp) -> Self {
+        Self { policy, considered: now }
+    }
+
+    /// The change that is due, if one is.
+    pub fn next(&mut self, service: &ServiceRouting) -> Option<Change> {
+        // With the source away nobody knows whether `current` is set.
+        if service.rules.stale_since.is_some() {
+            return None;
+        }
+        let ready = |v: &&Arc<registry::Version>| v.state == VersionState::Ready;
+        let mut versions = service.registry.versions.values().filter(ready);
+        if !service.rules.aliases.contains_key(CURRENT) {
+            let first = versions.min_by_key(|v| v.since)?;
+            return Some(Change::First { version: first.id.to_string() });
+        }
+        if self.policy == Promote::Manual {
+            return None;
+        }
+        let newest = versions.filter(|v| v.arrived > self.considered).max_by_key(|v| v.arrived)?;
+        self.considered = newest.arrived;
+        let already = service.current().is_ok_and(|current| current.id == newest.id);
+        (!already).then(|| Change::Promote { version: newest.id.to_string() })
+    }
+}
+
+/// Runs until the snapshots end.
+pub async fn run(live: Arc<Live>, services: BTreeMap<ServiceName, (Promote, SourceHandle)>) {
+    let now = Timestamp::now();
+    let mut promoters: Vec<_> = services
+        .into_iter()
+        .map(|(name, (policy, source))| (name, Promoter::new(policy, now), source))
+        .collect();
+    let mut generations = live.watch();
+    loop {
+        let snapshot = live.load();
+        for (name, promoter, source) in &mut promoters {
+            let Some(change) = snapshot.service(name.as_str()).and_then(|s| promoter.next(s)) else { continue };
+            match source.apply(change.clone(), Who("switchman".to_owned())).await {
+                Ok(_) => tracing::info!(service = %name, ?change, "current was moved"),
+                Err(error) => tracing::error!(service = %name, ?change, %error, "current could not be moved"),
+            }
+        }
+        if generations.changed().await.is_err() {
+            return;
+        }
+    }
+}

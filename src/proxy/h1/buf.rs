@@ -1,0 +1,86 @@
+//! One reusable buffer between a socket that is read and what parses or forwards its bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// What a buffer holds unless a large head made it grow.
+pub(crate) const BUF_BYTES: usize = 32 * 1024;
+
+/// Bytes that were read and not yet used.
+#[derive(Debug)]
+pub(crate) struct Buf {
+    data: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buf {
+    pub(crate) fn new() -> Self {
+        Self { data: vec![0; BUF_BYTES], start: 0, end: 0 }
+    }
+
+    /// The bytes that were read and not yet consumed.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether not one more byte can be read before some are consumed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.end - self.start == self.data.len()
+    }
+
+    /// Drops the first `n` bytes.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.start += n;
+        if self.start >= self.end {
+            self.clear();
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+
+    /// Makes room for a head of up to `most` bytes; false if there is that much already.
+    pub(crate) fn grow(&mut self, most: usize) -> bool {
+        let wanted = (self.data.len() * 2).min(most);
+        let grows = wanted > self.data.len();
+        if grows {
+            self.data.resize(wanted, 0);
+        }
+        grows
+    }
+
+    /// Whether a large head made it grow; such a buffer is not kept for reuse.
+    pub(crate) fn is_oversized(&self) -> bool {
+        self.data.len() > BUF_BYTES
+    }
+
+    /// Reads once. `Ok(0)` is the end of the stream; the buffer must not be full.
+    pub(crate) fn poll_fill<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+    ) -> Poll<io::Result<usize>> {
+        debug_assert!(!self.is_full());
+        if self.start > 0 && self.end > self.data.len() / 2 {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let mut room = ReadBuf::new(&mut self.data[self.end..]);
+        ready!(Pin::new(from).poll_read(cx, &mut room))?;
+        let n = room.filled().len();
+        self.end += n;
+        Poll::Ready(Ok(n))
+    }
+}

@@ -1,0 +1,273 @@
+//! One connection of a client: its requests, one after the other. The steps are numbered as in [`super`].
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::proxy::clock::{Alarm, ticks};
+use crate::proxy::error::{self, Cause, Manner, Refusal};
+use crate::proxy::exchange::Failure;
+use crate::proxy::headers::Forwarded;
+use crate::proxy::route::{self, Client, Request, Route};
+use crate::proxy::thread::{Buffers, Thread};
+use crate::registry::Version;
+
+/// How long a connection that is new when draining begins may take to send its request.
+const DRAIN_FIRST: Duration = Duration::from_secs(1);
+/// How long what a client still sends is read and thrown away, so that it sees our answer and no reset.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What becomes of the connection after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// It waits for the next.
+    KeepAlive,
+    /// It is closed.
+    Close,
+    /// It is closed once the client has stopped sending.
+    Linger,
+}
+
+/// One connection of a client.
+pub(crate) struct Connection<S> {
+    pub(crate) thread: Rc<Thread>,
+    pub(crate) io: S,
+    pub(crate) alarm: Alarm<Thread>,
+    pub(crate) client: Client,
+}
+
+/// A request that leads to a version.
+pub(crate) struct Planned {
+    pub(crate) request: Request,
+    pub(crate) version: Arc<Version>,
+    /// A whole `Set-Cookie` line.
+    pub(crate) cookie: Option<String>,
+}
+
+/// Why a request leads to none.
+enum Unplanned {
+    /// The client has left.
+    Gone,
+    /// It gets an answer of ours; the request is there if it was understood.
+    Refused(Refusal, Option<Request>),
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve<S>(thread: Rc<Thread>, alarm: Alarm<Thread>, io: S, client: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    alarm.attach().await;
+    let ip = client.to_canonical();
+    let client = Client { ip, forwarded: Forwarded::new(ip) };
+    let mut connection = Connection { thread, io, alarm, client };
+    let mut is_new = true;
+    while let Some(mut buffers) = connection.first_bytes(is_new).await {
+        is_new = false;
+        let mut after = After::KeepAlive;
+        while after == After::KeepAlive && !buffers.down.is_empty() {
+            after = connection.request(&mut buffers).await;
+        }
+        if after == After::Linger {
+            connection.linger(&mut buffers).await;
+        }
+        connection.thread.give_back(buffers);
+        if after != After::KeepAlive {
+            return;
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Waits for the first bytes of a request; none when the connection is to end. Holds no buffers meanwhile.
+    async fn first_bytes(&mut self, is_new: bool) -> Option<Box<Buffers>> {
+        let timeouts = &self.thread.timeouts;
+        self.alarm.arm(if is_new { timeouts.head } else { timeouts.idle });
+        let mut told_to_drain = false;
+        loop {
+            let thread = &self.thread;
+            let found = poll_fn(|cx| {
+                let mut buffers = thread.take_buffers();
+                let polled = buffers.down.poll_fill(cx, &mut self.io);
+                if let Poll::Ready(Ok(1..)) = polled {
+                    return Poll::Ready(Ok(buffers));
+                }
+                thread.give_back(buffers);
+                if polled.is_ready() || self.alarm.expired() {
+                    return Poll::Ready(Err(false));
+                }
+                if thread.draining.get() && !told_to_drain { Poll::Ready(Err(true)) } else { Poll::Pending }
+            });
+            match found.await {
+                Ok(buffers) => return Some(buffers),
+                Err(false) => return None,
+                Err(true) => told_to_drain = true,
+            }
+            // A request may be on its way. A new connection was made to send one; an old one is asked once
+            // more, after tokio has looked what has arrived.
+            if is_new {
+                self.alarm.arm(ticks(DRAIN_FIRST));
+            } else {
+                self.alarm.arm(0);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// The life of one request whose first bytes are in `b.down`.
+    async fn request(&mut self, b: &mut Buffers) -> After {
+        // 1-3: to a version.
+        let started = Instant::now();
+        let planned = match self.plan(b).await {
+            Ok(planned) => planned,
+            Err(Unplanned::Gone) => return After::Close,
+            Err(Unplanned::Refused(refusal, request)) => {
+                return self.refuse(&refusal, request.as_ref(), None, b).await;
+            }
+        };
+        b.down.consume(planned.request.length);
+        let version = planned.version.clone();
+        // 4-9: to a worker and back.
+        let (is_error, after) = match self.exchange(&planned, b).await {
+            Ok((status, after)) => (status >= 500, after),
+            Err(Failure::Gone) => (false, After::Close),
+            Err(Failure::Cut(refusal)) => {
+                self.log(&refusal, &version);
+                (true, After::Close)
+            }
+            Err(Failure::Refused(refusal)) => {
+                self.log(&refusal, &version);
+                let name = Some(version.id.as_str());
+                let after = self.refuse(&refusal, Some(&planned.request), name, b).await;
+                (refusal.cause.status() >= 500, after)
+            }
+        };
+        // 10: counted.
+        let now = Instant::now();
+        let now_ms = self.thread.clock.wall_ms(now);
+        version.counters.record(self.thread.slot, is_error, now - started, now_ms);
+        after
+    }
+
+    /// Steps 1 to 3: reads until the head is whole, and finds its version, waiting for it if the rule says so.
+    async fn plan(&mut self, b: &mut Buffers) -> Result<Planned, Unplanned> {
+        self.alarm.arm(self.thread.timeouts.head);
+        let mut waiting: Option<tokio::sync::watch::Receiver<u64>> = None;
+        loop {
+            let planned = route::plan(&self.thread, &self.client, b.down.filled(), &mut b.request);
+            match planned.map_err(|refusal| Unplanned::Refused(refusal, None))? {
+                None => self.more_of_head(b).await?,
+                Some((request, Route::To { version, cookie })) => {
+                    return Ok(Planned { request, version, cookie });
+                }
+                Some((request, Route::Nowhere(refusal))) => {
+                    return Err(Unplanned::Refused(refusal, Some(request)));
+                }
+                Some((request, Route::Wait(reason))) => {
+                    let Some(changes) = &mut waiting else {
+                        // Subscribed before the next look, so that no change is missed.
+                        waiting = Some(self.thread.live.watch());
+                        self.alarm.arm(self.thread.timeouts.wait);
+                        continue;
+                    };
+                    if !matches!(self.alarm.race(changes.changed()).await, Some(Ok(()))) {
+                        let waited = self.thread.settings.wait_timeout;
+                        let detail = format!("waited {waited:?} in vain for the version of this request");
+                        return Err(Unplanned::Refused(Refusal::new(reason.into(), detail), Some(request)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads until there is another line of the head: without one, parsing again would find nothing.
+    async fn more_of_head(&mut self, b: &mut Buffers) -> Result<(), Unplanned> {
+        loop {
+            if b.down.is_full() && !b.down.grow(self.thread.settings.head_bytes + 1) {
+                let refusal = Refusal::new(Cause::HeadTooLarge, "the request head is too large");
+                return Err(Unplanned::Refused(refusal, None));
+            }
+            let before = b.down.filled().len();
+            match self.alarm.race(poll_fn(|cx| b.down.poll_fill(cx, &mut self.io))).await {
+                Some(Ok(1..)) => {}
+                Some(_) => return Err(Unplanned::Gone),
+                None => {
+                    let refusal =
+                        Refusal::new(Cause::RequestTimeout, "the request head did not arrive in time");
+                    return Err(Unplanned::Refused(refusal, None));
+                }
+            }
+            let all = b.down.filled();
+            if all[before..].contains(&b'\n') || all.len() > self.thread.settings.uri_bytes {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Answers in the application's place.
+    async fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        request: Option<&Request>,
+        version: Option<&str>,
+        b: &mut Buffers,
+    ) -> After {
+        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
+        // What follows a request that was not understood, or whose body was not read, cannot be understood.
+        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.thread.draining.get());
+        if version.is_none()
+            && let Some(request) = whole
+        {
+            b.down.consume(request.length);
+        }
+        let manner = Manner {
+            head_only: request.is_some_and(|r| r.is_head),
+            close: whole.is_none(),
+            http11: request.is_none_or(|r| r.http11),
+        };
+        b.response.clear();
+        error::write(refusal, version, manner, &mut b.response);
+        self.alarm.arm(self.thread.timeouts.body);
+        match self.alarm.race(self.io.write_all(&b.response)).await {
+            Some(Ok(())) if whole.is_some() => After::KeepAlive,
+            Some(Ok(())) => After::Linger,
+            _ => After::Close,
+        }
+    }
+
+    /// Says what went wrong with a worker; at most one line a tick.
+    fn log(&self, refusal: &Refusal, version: &Version) {
+        if refusal.cause.status() >= 500 && self.thread.may_warn() {
+            tracing::warn!(
+                cause = refusal.cause.as_str(),
+                detail = %refusal.detail,
+                service = %version.service,
+                version = %version.id,
+                "a request failed"
+            );
+        }
+    }
+
+    /// Closes our side and reads what the client still sends: unread bytes would make the kernel reset the
+    /// connection, and the client might never see the answer.
+    async fn linger(&mut self, b: &mut Buffers) {
+        self.alarm.arm(ticks(LINGER));
+        let io = &mut self.io;
+        if !matches!(self.alarm.race(io.shutdown()).await, Some(Ok(()))) {
+            return;
+        }
+        loop {
+            b.down.clear();
+            let read = poll_fn(|cx| b.down.poll_fill(cx, Pin::new(&mut *io).get_mut()));
+            if !matches!(self.alarm.race(read).await, Some(Ok(1..))) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Heads rewritten on their way: what ends at this hop is left out, what we say is added.
+//!
+//! The lines that stay are copied in runs, byte for byte, straight into the buffer that is written to the
+//! socket: no header is copied alone, none is formatted.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use httparse::Header;
+
+use crate::proxy::h1::field::Positions;
+use crate::proxy::h1::pump::{Body, Encode};
+use crate::proxy::h1::request::RequestHead;
+use crate::proxy::h1::response::ResponseHead;
+
+/// What every request of one connection is told about its client, made once a connection.
+#[derive(Debug)]
+pub(crate) struct Forwarded(String);
+
+impl Forwarded {
+    pub(crate) fn new(client: IpAddr) -> Self {
+        let mut lines = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = write!(lines, "X-Forwarded-For: {client}\r\nX-Forwarded-Proto: http\r\n");
+        Self(lines)
+    }
+}
+
+/// Writes the head that a worker gets.
+pub(crate) fn write_request(head: &RequestHead<'_, '_>, forwarded: &Forwarded, out: &mut Vec<u8>) {
+    let after_line = line_length(head.raw);
+    if head.line_as_is {
+        out.extend_from_slice(&head.raw[..after_line]);
+    } else {
+        // `http://host?query` and `http://host` have no path of their own (RFC 9112 section 3.2.1).
+        let path = match (head.target.as_bytes().first(), head.method) {
+            (None, "OPTIONS") => "*",
+            (Some(b'/' | b'*'), _) => "",
+            _ => "/",
+        };
+        extend(out, &[head.method, " ", path, head.target, " HTTP/1.1\r\n"]);
+    }
+    extend(out, &["Host: ", head.authority, "\r\n"]);
+    copy_kept(head.raw, after_line, head.headers, head.removed, out);
+    extend(out, &[&forwarded.0]);
+    if !head.authority.is_empty() {
+        extend(out, &["X-Forwarded-Host: ", head.authority, "\r\n"]);
+    }
+    if matches!(head.body, Body::Chunked(_)) {
+        extend(out, &["Transfer-Encoding: chunked\r\n"]);
+    }
+    if head.upgrade {
+        extend(out, &["Connection: upgrade\r\nUpgrade: websocket\r\n"]);
+    } else if head.te_trailers {
+        extend(out, &["Connection: TE\r\nTE: trailers\r\n"]);
+    }
+    extend(out, &["\r\n"]);
+}
+
+/// What is added to a response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Added<'a> {
+    /// The version that answered.
+    pub(crate) version: &'a str,
+    /// A whole `Set-Cookie` line, where an id was assigned.
+    pub(crate) cookie: Option<&'a str>,
+    /// How the body leaves.
+    pub(crate) encode: Encode,
+    /// The connection to the client.
+    pub(crate) connection: Connection,
+}
+
+/// What the response says of the connection to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// Nothing: HTTP/1.1 goes on by itself.
+    Silent,
+    /// It goes on, and an HTTP/1.0 client must be told.
+    KeepAlive,
+    /// It ends after this response.
+    Close,
+    /// It becomes a WebSocket.
+    Upgrade,
+}
+
+/// Writes the head that the client gets.
+pub(crate) fn write_response(head: &ResponseHead<'_, '_>, added: Added<'_>, out: &mut Vec<u8>) {
+    let after_line = line_length(head.raw);
+    extend(out, &["HTTP/1.1"]);
+    out.extend_from_slice(&head.raw["HTTP/1.1".len()..after_line]);
+    copy_kept(head.raw, after_line, head.headers, head.removed, out);
+    extend(out, &["x-switchman-version: ", added.version, "\r\n", added.cookie.unwrap_or_default()]);
+    let chunked = match head.body {
+        Body::Chunked(_) => added.encode == Encode::AsIs,
+        _ => added.encode == Encode::Chunk,
+    };
+    if chunked {
+        extend(out, &["transfer-encoding: chunked\r\n"]);
+    }
+    let connection = match added.connection {
+        Connection::Silent => "\r\n",
+        Connection::KeepAlive => "connection: keep-alive\r\n\r\n",
+        Connection::Close => "connection: close\r\n\r\n",
+        Connection::Upgrade => "connection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    };
+    extend(out, &[connection]);
+}
+
+/// Bytes of the first line with its CRLF.
+fn line_length(raw: &[u8]) -> usize {
+    raw.iter().position(|b| *b == b'\n').map_or(raw.len(), |at| at + 1)
+}
+
+fn extend(out: &mut Vec<u8>, parts: &[&str]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
+/// Copies the header lines of `raw` but those in `removed`, and not the empty line at the end.
+fn copy_kept(raw: &[u8], first: usize, headers: &[Header<'_>], removed: Positions, out: &mut Vec<u8>) {
+    let end = raw.len() - 2;
+    let begin_of = |index: usize| {
+        headers.get(index).map_or(end, |header| header.name.as_ptr() as usize - raw.as_ptr() as usize)
+    };
+    let mut run = first;
+    for index in removed.iter() {
+        out.extend_from_slice(&raw[run..begin_of(index)]);
+        run = begin_of(index + 1);
+    }
+    out.extend_from_slice(&raw[run..end]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::h1::{request, response};
+    use crate::proxy::limits::Settings;
+
+    fn request(text: &str) -> String {
+        let forwarded = Forwarded::new("192.0.2.1".parse().unwrap());
+        let mut out = Vec::new();
+        request::parse(text.as_bytes(), &Settings::default(), |head| {
+            write_request(head, &forwarded, &mut out)
+        })
+        .unwrap()
+        .unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_rewritten() {
+        let ours = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h:1\r\n";
+        for (text, expected) in [
+            (
+                "GET /a HTTP/1.1\r\nA: 1\r\nHost: h:1\r\nB:  2 \r\nConnection: x-c\r\nX-C: 3\r\n\r\n",
+                format!("GET /a HTTP/1.1\r\nHost: h:1\r\nA: 1\r\nB:  2 \r\n{ours}\r\n"),
+            ),
+            (
+                "GET http://h:1 HTTP/1.1\r\nHost: other\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_Host: e\r\n\r\n",
+                format!("GET / HTTP/1.1\r\nHost: h:1\r\n{ours}\r\n"),
+            ),
+            (
+                "OPTIONS http://h:1 HTTP/1.1\r\nHost: h\r\n\r\n",
+                format!("OPTIONS * HTTP/1.1\r\nHost: h:1\r\n{ours}\r\n"),
+            ),
+            (
+                "POST http://h:1?q HTTP/1.1\r\nHost: h\r\ntransfer-encoding: CHUNKED\r\nTE: trailers, gzip\r\n\r\n",
+                format!(
+                    "POST /?q HTTP/1.1\r\nHost: h:1\r\n{ours}Transfer-Encoding: chunked\r\n\
+                     Connection: TE\r\nTE: trailers\r\n\r\n"
+                ),
+            ),
+            (
+                "GET /ws HTTP/1.1\r\nHost: h:1\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nX-Switchman-A: b\r\n\r\n",
+                format!(
+                    "GET /ws HTTP/1.1\r\nHost: h:1\r\n{ours}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+                ),
+            ),
+        ] {
+            assert_eq!(request(text), expected, "{text:?}");
+        }
+        assert_eq!(
+            request("GET / HTTP/1.0\r\nExpect: x\r\n\r\n"),
+            "GET / HTTP/1.1\r\nHost: \r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_response_says_which_version_answered() {
+        let text =
+            "HTTP/1.0 200 Fine\r\nX-Switchman-Version: fake\r\nA: 1\r\nConnection: close\r\nB: 2\r\n\r\n";
+        let added = Added {
+            version: "4f2a91c",
+            cookie: Some("Set-Cookie: uid=1\r\n"),
+            encode: Encode::Chunk,
+            connection: Connection::Close,
+        };
+        let mut out = Vec::new();
+        response::parse(text.as_bytes(), &Settings::default(), false, |head| {
+            write_response(head, added, &mut out)
+        })
+        .unwrap()
+        .unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 200 Fine\r\nA: 1\r\nB: 2\r\nx-switchman-version: 4f2a91c\r\nSet-Cookie: uid=1\r\n\
+             transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        );
+    }
+}

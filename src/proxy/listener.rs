@@ -1,0 +1,172 @@
+//! The public addresses: one listening socket for each thread and address, shared by the kernel
+//! (`SO_REUSEPORT`), and the loop that accepts.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::net::{self as sys, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use tokio::sync::watch;
+
+use crate::proxy::clock::Alarm;
+use crate::proxy::handler;
+use crate::proxy::thread::Thread;
+
+/// Connections that the kernel may hold for us; it cuts this to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// How long accepting pauses when files or memory have run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}\n  hint: {hint}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+    /// What to type next.
+    pub hint: String,
+}
+
+impl BindError {
+    fn new(address: SocketAddr, error: impl Into<io::Error>) -> Self {
+        let source = error.into();
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => format!("see who has it: ss -ltnp 'sport = :{}'", address.port()),
+            io::ErrorKind::PermissionDenied => {
+                "use a port from 1024, or give the binary the right: setcap cap_net_bind_service+ep"
+                    .to_owned()
+            }
+            io::ErrorKind::AddrNotAvailable => "see this machine's addresses: ip address".to_owned(),
+            _ => "see `listen:` in switchman.yaml".to_owned(),
+        };
+        Self { address, source, hint }
+    }
+}
+
+/// Listening sockets, bound and not yet served.
+#[derive(Debug)]
+pub struct Listeners {
+    addresses: Vec<SocketAddr>,
+    /// For each thread, one socket an address.
+    pub(crate) threads: Vec<Vec<TcpListener>>,
+}
+
+impl Listeners {
+    /// The addresses with the ports that were picked, in the order they were asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+/// Binds each address once for each of `threads` threads (at least one). Port 0 picks a free port, the same
+/// for all.
+///
+/// # Errors
+/// An address that is in use (also by another switchman), forbidden or not this machine's.
+pub fn bind(listen: &[SocketAddr], threads: usize) -> Result<Listeners, BindError> {
+    let mut listeners = Listeners { addresses: Vec::new(), threads: Vec::new() };
+    listeners.threads.resize_with(threads.max(1), Vec::new);
+    for address in listen {
+        // `[::]:80` beside `0.0.0.0:80` must leave IPv4 to the other.
+        let v6_only = listen.iter().any(|other| other.is_ipv4() && other.port() == address.port());
+        let fail = |error| BindError::new(*address, error);
+        // SO_REUSEPORT would share the port with another switchman in silence: ask without it first.
+        let probe = socket(*address, v6_only, false).map_err(fail)?;
+        let mut bound = *address;
+        bound.set_port(local_port(&probe).map_err(fail)?);
+        drop(probe);
+        for sockets in &mut listeners.threads {
+            let socket = socket(bound, v6_only, true).map_err(fail)?;
+            sys::listen(&socket, BACKLOG).map_err(|e| fail(e.into()))?;
+            sockets.push(TcpListener::from(socket));
+        }
+        listeners.addresses.push(bound);
+    }
+    Ok(listeners)
+}
+
+/// A bound socket. What is set on it here, accepted connections inherit: no system call for each of them.
+fn socket(address: SocketAddr, v6_only: bool, shared: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = sys::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, shared)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, v6_only)?;
+    }
+    sys::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn local_port(socket: &OwnedFd) -> io::Result<u16> {
+    let address = SocketAddr::try_from(sys::getsockname(socket)?)?;
+    Ok(address.port())
+}
+
+/// Accepts until `stop` changes, then what is queued already, then closes the socket.
+pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, stop: watch::Receiver<bool>) {
+    let most = thread.settings.max_connections;
+    let mut stopped = stop.clone();
+    let mut stopped = std::pin::pin!(async move { stopped.wait_for(|stop| *stop).await.map(|_| ()) });
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = async {
+                // At the limit, others wait in the kernel's queue.
+                thread.clock.at_most(most.saturating_sub(1)).await;
+                listener.accept().await
+            } => accepted,
+            _ = &mut stopped => break,
+        };
+        match accepted {
+            Ok((stream, client)) => spawn(&thread, stream, client),
+            Err(error) => pause(&thread, &error).await,
+        }
+    }
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, client)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
+        {
+            spawn(&thread, stream, client);
+        }
+    }
+}
+
+fn spawn(thread: &Rc<Thread>, stream: tokio::net::TcpStream, client: SocketAddr) {
+    // Made here and not in the task, so that the connection counts as open at once.
+    let alarm = Alarm::new(thread.clone());
+    tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, client.ip()));
+}
+
+/// An accept that failed because the client has left is nothing; one for want of files or memory needs time.
+async fn pause(thread: &Thread, error: &io::Error) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+        return;
+    }
+    if thread.may_warn() {
+        tracing::warn!(%error, "cannot accept connections; hint: raise the limit of open files (ulimit -n)");
+    }
+    tokio::time::sleep(PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_share_one_picked_port_and_nobody_else_gets_it() {
+        let listeners = bind(&["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()], 3).unwrap();
+        assert_eq!(listeners.threads.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2]);
+        let first = listeners.addresses()[0];
+        assert!(listeners.threads.iter().all(|sockets| sockets[0].local_addr().unwrap() == first));
+        let error = bind(&[first], 1).unwrap_err().to_string();
+        assert!(error.contains(&first.to_string()) && error.contains("ss -ltnp"), "{error}");
+    }
+}

@@ -1,0 +1,183 @@
+//! The data plane: takes each request to a worker of the version that the rules choose.
+//!
+//! # The life of a request
+//!
+//! Each thread has its own listener, runtime, idle connections and counters; a request never leaves its thread.
+//! The numbers are those in [`handler`].
+//!
+//! ```text
+//!  client --1 read head--> 2 parse, check --> 3 snapshot: host -> service -> rules -> version (route)
+//!            7 watch           400, 431 ..        421, 503                    | wait for it, if the rule says so
+//!     ^                                                                       v
+//!     |                                              4 ready worker with the least in flight (balance) <--+
+//!     |                                                                       v                           |
+//!     |                                   5 idle connection, or a new one (upstream) --refused: the next--+
+//!     |                                                                       v                           |
+//!     |                          6 write head and body so far in one go; pump the rest (h1::pump)         |
+//!     |                                                                       v                           |
+//!     |                          7 first bytes of the answer --died unanswered: again, if that is safe----+
+//!     |                                                                       v
+//!     +--- 9 pump the body ----- 8 head rewritten (headers), first body bytes with it; 101 -> upgrade
+//!                                10 count; keep both connections, or close them
+//! ```
+//!
+//! Invariants: no lock, no boxed body, no timer and no formatting on this way; one read and one write on each
+//! side of an ordinary request. Nothing is sent to a worker that was not understood in the one way there is.
+//! Every answer that is not the worker's says so ([`error`]).
+//!
+//! HTTP/1 as bytes is [`h1`] alone, and [`handler::serve`] takes any stream, so that TLS and HTTP/2 can come
+//! beside it.
+
+pub(crate) mod balance;
+pub(crate) mod clock;
+/// The answers that switchman makes itself.
+pub mod error;
+pub(crate) mod exchange;
+pub(crate) mod h1;
+pub(crate) mod handler;
+pub(crate) mod headers;
+pub(crate) mod limits;
+pub(crate) mod listener;
+pub(crate) mod route;
+pub(crate) mod thread;
+pub(crate) mod upgrade;
+pub(crate) mod upstream;
+
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::watch;
+
+use crate::metrics::ThreadSlot;
+use crate::proxy::thread::Thread;
+use crate::routing::Live;
+
+pub use crate::proxy::limits::Settings;
+pub use crate::proxy::listener::{BindError, Listeners, bind};
+
+/// A thread of the data plane could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the data-plane thread {thread}: {source}")]
+pub struct StartError {
+    /// Its number, from 0.
+    pub thread: usize,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// The running data plane.
+#[derive(Debug)]
+pub struct ProxyHandle {
+    drain: watch::Sender<Option<Duration>>,
+    /// One a thread: how many connections it had to cut in the end. The sender's loss means it has ended.
+    ended: Vec<watch::Receiver<Option<usize>>>,
+}
+
+/// How draining went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were still open at the deadline and were cut.
+    pub cut: usize,
+}
+
+/// Starts one thread for each of the listeners' threads, named `proxy-N`, counting in `ThreadSlot(N)`.
+///
+/// # Errors
+/// The system refuses a thread or its event queue.
+pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Result<ProxyHandle, StartError> {
+    let (drain, _) = watch::channel(None);
+    let mut handle = ProxyHandle { drain, ended: Vec::new() };
+    let threads = listeners.threads.len();
+    for (number, sockets) in listeners.threads.into_iter().enumerate() {
+        let settings =
+            Settings { max_connections: settings.max_connections.div_ceil(threads), ..settings.clone() };
+        let live = live.clone();
+        let drain = handle.drain.subscribe();
+        let (ended, when_ended) = watch::channel(None);
+        let (started, when_started) = std::sync::mpsc::sync_channel(1);
+        std::thread::Builder::new()
+            .name(format!("proxy-{number}"))
+            .spawn(move || match runtime() {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    let thread = Rc::new(Thread::new(ThreadSlot(number), settings, live));
+                    let cut = runtime.block_on(run_thread(thread, sockets, drain));
+                    drop(runtime);
+                    ended.send_replace(Some(cut));
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            })
+            .and_then(|_| when_started.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())))
+            .map_err(|source| StartError { thread: number, source })?;
+        handle.ended.push(when_ended);
+    }
+    Ok(handle)
+}
+
+impl ProxyHandle {
+    /// Stops accepting (what the kernel has queued is still served), closes idle connections, lets requests
+    /// end. What is open after `deadline`, upgraded connections above all, is cut; then the threads end.
+    pub fn drain(&self, deadline: Duration) -> impl Future<Output = Drained> + Send + use<> {
+        self.drain.send_if_modified(|drain| drain.replace(deadline).is_none());
+        let threads = self.ended.clone();
+        async move {
+            let mut cut = 0;
+            for mut thread in threads {
+                cut += thread.wait_for(Option::is_some).await.ok().and_then(|cut| *cut).unwrap_or(0);
+            }
+            Drained { cut }
+        }
+    }
+}
+
+fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())
+}
+
+/// The whole life of one thread; returns how many connections it had to cut.
+async fn run_thread(
+    thread: Rc<Thread>,
+    sockets: Vec<TcpListener>,
+    mut drain: watch::Receiver<Option<Duration>>,
+) -> usize {
+    let (stop, stopped) = watch::channel(false);
+    let mut accepting = Vec::new();
+    for socket in sockets {
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => accepting.push(tokio::task::spawn_local(listener::run(
+                thread.clone(),
+                socket,
+                stopped.clone(),
+            ))),
+            Err(error) => tracing::error!(%error, "cannot watch a listening socket"),
+        }
+    }
+    let ticking = thread.clone();
+    tokio::task::spawn_local(async move { ticking.clock.run().await });
+    let following = thread.clone();
+    tokio::task::spawn_local(async move { following.follow_registry().await });
+    let sweeping = thread.clone();
+    tokio::task::spawn_local(async move { sweeping.sweep().await });
+
+    let deadline = match drain.wait_for(Option::is_some).await {
+        Ok(deadline) => deadline.unwrap_or_default(),
+        // The handle is gone: nobody could ask for a graceful end any more.
+        Err(_) => Duration::ZERO,
+    };
+    thread.draining.set(true);
+    stop.send_replace(true);
+    for task in accepting {
+        let _ = task.await;
+    }
+    thread.clock.wake_all();
+    let _ = tokio::time::timeout(deadline, thread.clock.at_most(0)).await;
+    thread.pool.borrow_mut().clear();
+    thread.clock.open()
+}

@@ -1,0 +1,212 @@
+//! From a request's bytes to its version: parse, look at the snapshot, ask the rules, write the head that the
+//! worker gets. All in one go without a wait, so that nothing of the head is copied to be kept.
+
+use std::cell::OnceCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::proxy::error::{Cause, Refusal};
+use crate::proxy::h1::pump::Body;
+use crate::proxy::h1::request::{self, RequestHead};
+use crate::proxy::headers::{self, Forwarded};
+use crate::proxy::thread::Thread;
+use crate::registry::Version;
+use crate::routing::{NoVersion, Routing, choose};
+use crate::rules::request::RequestView;
+use crate::rules::table::Unavailable;
+
+/// What of a request is needed after its head was written.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Bytes of the head.
+    pub(crate) length: usize,
+    pub(crate) is_head: bool,
+    pub(crate) idempotent: bool,
+    pub(crate) http11: bool,
+    pub(crate) keep_alive: bool,
+    /// It asks for a WebSocket.
+    pub(crate) upgrade: bool,
+    pub(crate) body: Body,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// To this version.
+    To {
+        version: Arc<Version>,
+        /// A whole `Set-Cookie` line for the answer, where an id was assigned.
+        cookie: Option<String>,
+    },
+    /// To a version that is worth waiting for.
+    Wait(NoVersion),
+    /// Nowhere.
+    Nowhere(Refusal),
+}
+
+/// The client of a connection, as routing needs it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) ip: IpAddr,
+    pub(crate) forwarded: Forwarded,
+}
+
+/// Plans the request at the start of `bytes`; its rewritten head replaces what `out` held. `None`: the head is
+/// not whole yet.
+pub(crate) fn plan(
+    thread: &Thread,
+    client: &Client,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<Option<(Request, Route)>, Refusal> {
+    let planned = request::parse(bytes, &thread.settings, |head| {
+        let view = View::new(head, client.ip);
+        let route = thread.with_routing(|routing| route(routing, &view));
+        out.clear();
+        headers::write_request(head, &client.forwarded, out);
+        let request = Request {
+            length: 0,
+            is_head: head.method == "HEAD",
+            idempotent: head.is_idempotent(),
+            http11: head.http11,
+            keep_alive: head.keep_alive,
+            upgrade: head.upgrade,
+            body: head.body,
+        };
+        (request, route)
+    })?;
+    Ok(planned.map(|(length, (request, route))| (Request { length, ..request }, route)))
+}
+
+/// Decides for one request. Pure.
+fn route(routing: &Routing, view: &View<'_, '_, '_>) -> Route {
+    let Some(service) = routing.service_for_host(view.host()) else {
+        return Route::Nowhere(Refusal::new(
+            Cause::UnknownHost,
+            format!("no service answers the host `{}`", view.host()),
+        ));
+    };
+    let decision = service.rules.table.decide(view);
+    match choose(service, &decision) {
+        Ok(version) => Route::To {
+            version: version.clone(),
+            cookie: decision.assign.map(|name| {
+                format!("Set-Cookie: {name}={}; Path=/; HttpOnly; SameSite=Lax\r\n", view.new_id())
+            }),
+        },
+        Err(reason) if decision.unavailable == Unavailable::Wait => Route::Wait(reason),
+        Err(reason) => Route::Nowhere(no_version(reason, service.name.as_str())),
+    }
+}
+
+/// The answer where no version can be chosen.
+pub(crate) fn no_version(reason: NoVersion, service: &str) -> Refusal {
+    let detail = match reason {
+        NoVersion::NoCurrent => format!("`current` of the service `{service}` is not set"),
+        NoVersion::Unknown => {
+            format!("the version that this request is for is not there (service `{service}`)")
+        }
+        NoVersion::NotReady => {
+            format!("the version that this request is for has no ready worker (service `{service}`)")
+        }
+    };
+    Refusal::new(reason.into(), detail)
+}
+
+/// A parsed head as rules see it.
+struct View<'a, 'h, 'b> {
+    head: &'a RequestHead<'h, 'b>,
+    client: IpAddr,
+    id: OnceCell<String>,
+}
+
+impl<'a, 'h, 'b> View<'a, 'h, 'b> {
+    fn new(head: &'a RequestHead<'h, 'b>, client: IpAddr) -> Self {
+        Self { head, client, id: OnceCell::new() }
+    }
+}
+
+impl RequestView for View<'_, '_, '_> {
+    fn method(&self) -> &str {
+        self.head.method
+    }
+
+    fn path(&self) -> &str {
+        let target = self.head.target;
+        match target.split_once('?').map_or(target, |(path, _)| path) {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.head.target.split_once('?').map(|(_, query)| query)
+    }
+
+    fn host(&self) -> &str {
+        let authority = self.head.authority;
+        match authority.rfind([':', ']']) {
+            Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
+            _ => authority,
+        }
+    }
+
+    fn client_ip(&self) -> Option<IpAddr> {
+        Some(self.client)
+    }
+
+    fn headers<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
+        let named = self.head.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.filter_map(|header| std::str::from_utf8(header.value).ok())
+    }
+
+    fn new_id(&self) -> &str {
+        self.id.get_or_init(new_id)
+    }
+}
+
+/// 128 random bits in hex.
+fn new_id() -> String {
+    let mut bytes = [0u8; 16];
+    // The kernel's generator does not fail once the machine is up; a zero id would only make buckets uneven.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::limits::Settings;
+
+    fn seen(text: &str) -> String {
+        let look = |head: &RequestHead<'_, '_>| {
+            let view = View::new(head, "192.0.2.1".parse().unwrap());
+            assert_eq!(view.new_id(), view.new_id());
+            let cookies: Vec<&str> = view.headers("cookie").collect();
+            format!("{} {} {:?} {} {cookies:?}", view.method(), view.path(), view.query(), view.host())
+        };
+        request::parse(text.as_bytes(), &Settings::default(), look).unwrap().unwrap().1
+    }
+
+    #[test]
+    fn rules_see_the_request_as_it_was_sent() {
+        for (text, expected) in [
+            (
+                "GET /a%20b?x=1?y HTTP/1.1\r\nHost: H.x:80\r\nCookie: a=1\r\n\r\n",
+                "GET /a%20b Some(\"x=1?y\") H.x [\"a=1\"]",
+            ),
+            ("GET http://[::1]:80 HTTP/1.1\r\nHost: a\r\n\r\n", "GET / None [::1] []"),
+            ("GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", "GET / None [::1] []"),
+            ("PUT http://h?q HTTP/1.1\r\nHost: a\r\n\r\n", "PUT / Some(\"q\") h []"),
+        ] {
+            assert_eq!(seen(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ids_differ() {
+        let ids: std::collections::HashSet<String> = (0..100).map(|_| new_id()).collect();
+        assert_eq!(ids.len(), 100);
+        assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())));
+    }
+}

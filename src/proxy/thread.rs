@@ -1,0 +1,175 @@
+//! What the tasks of one data-plane thread share. Nothing in here is ever locked or seen by another thread.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::metrics::ThreadSlot;
+use crate::proxy::clock::{Clock, HasClock, ticks};
+use crate::proxy::h1::buf::Buf;
+use crate::proxy::limits::Settings;
+use crate::proxy::upstream::Pool;
+use crate::routing::{Live, Routing};
+
+/// Buffer sets kept for reuse; what a burst needed beyond that is given back to the allocator.
+const BUFFERS_KEPT: usize = 256;
+/// How often idle connections to workers are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+/// A written head larger than this was an exception; its buffer is not kept.
+const HEAD_KEPT: usize = 128 * 1024;
+
+/// The four buffers of a request on its way. A connection that waits for its next request has none.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    /// Read from the client.
+    pub(crate) down: Buf,
+    /// Read from the worker.
+    pub(crate) up: Buf,
+    /// Written to the worker: the head, and what of the body came with it.
+    pub(crate) request: Vec<u8>,
+    /// Written to the client.
+    pub(crate) response: Vec<u8>,
+}
+
+impl Buffers {
+    fn new() -> Self {
+        Self { down: Buf::new(), up: Buf::new(), request: Vec::new(), response: Vec::new() }
+    }
+}
+
+/// Lets `arc_swap::Cache` look into a shared [`Live`].
+#[derive(Debug)]
+struct LiveCell(Arc<Live>);
+
+impl Deref for LiveCell {
+    type Target = ArcSwap<Routing>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.cell()
+    }
+}
+
+/// Timeouts in ticks of the clock, so that arming one is an addition.
+#[derive(Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) head: u64,
+    pub(crate) idle: u64,
+    pub(crate) connect: u64,
+    pub(crate) first_byte: u64,
+    pub(crate) body: u64,
+    pub(crate) tunnel: u64,
+    pub(crate) wait: u64,
+}
+
+impl Timeouts {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            head: ticks(settings.head_timeout),
+            idle: ticks(settings.idle_timeout),
+            connect: ticks(settings.connect_timeout),
+            first_byte: ticks(settings.first_byte_timeout),
+            body: ticks(settings.body_timeout),
+            tunnel: ticks(settings.tunnel_timeout),
+            wait: ticks(settings.wait_timeout),
+        }
+    }
+}
+
+/// One data-plane thread.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    /// Its place in the counters.
+    pub(crate) slot: ThreadSlot,
+    pub(crate) settings: Settings,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) live: Arc<Live>,
+    pub(crate) clock: Clock,
+    pub(crate) pool: RefCell<Pool>,
+    /// No new requests: connections end as soon as they are idle.
+    pub(crate) draining: Cell<bool>,
+    routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
+    buffers: RefCell<Vec<Box<Buffers>>>,
+    turn: Cell<usize>,
+    /// The tick of the last warning, so that a dead worker does not flood the log.
+    warned: Cell<u64>,
+}
+
+impl HasClock for Thread {
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl Thread {
+    pub(crate) fn new(slot: ThreadSlot, settings: Settings, live: Arc<Live>) -> Self {
+        Self {
+            slot,
+            timeouts: Timeouts::new(&settings),
+            clock: Clock::new(),
+            pool: RefCell::new(Pool::new(&settings)),
+            draining: Cell::new(false),
+            routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
+            buffers: RefCell::new(Vec::new()),
+            turn: Cell::new(slot.0),
+            warned: Cell::new(u64::MAX),
+            settings,
+            live,
+        }
+    }
+
+    /// Looks at the snapshot of this moment.
+    pub(crate) fn with_routing<R>(&self, look: impl FnOnce(&Routing) -> R) -> R {
+        look(self.routing.borrow_mut().load())
+    }
+
+    pub(crate) fn take_buffers(&self) -> Box<Buffers> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| Box::new(Buffers::new()))
+    }
+
+    pub(crate) fn give_back(&self, mut buffers: Box<Buffers>) {
+        let mut kept = self.buffers.borrow_mut();
+        let ordinary = !buffers.down.is_oversized()
+            && !buffers.up.is_oversized()
+            && buffers.request.capacity().max(buffers.response.capacity()) <= HEAD_KEPT;
+        if ordinary && kept.len() < BUFFERS_KEPT {
+            buffers.down.clear();
+            buffers.up.clear();
+            kept.push(buffers);
+        }
+    }
+
+    /// Another number each time: whose turn it is among equals.
+    pub(crate) fn turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+
+    /// Whether a warning may be logged: one a tick.
+    pub(crate) fn may_warn(&self) -> bool {
+        self.warned.replace(self.clock.now()) != self.clock.now()
+    }
+
+    /// Keeps the idle connections to those workers that take requests; for as long as the thread runs.
+    pub(crate) async fn follow_registry(&self) {
+        let mut generations = self.live.watch();
+        loop {
+            generations.borrow_and_update();
+            self.pool.borrow_mut().sync(&self.live.load());
+            if generations.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Closes connections to workers that were idle for too long; for as long as the thread runs.
+    pub(crate) async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.pool.borrow_mut().sweep(self.clock.now());
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What follows from a change of a deploy root.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::managed::{Folder, Managed};
+use super::{Key, Supervisor, lifecycle};
+use crate::config::RunSpec;
+use crate::deploy::{ChangeKind, VersionChange};
+use crate::hint::Problems;
+use crate::version::{ServiceName, VersionId};
+
+/// How a version is run: its folder's own settings over the service's.
+fn run_spec(_folder: &Path, service: &RunSpec) -> Result<RunSpec, Problems> {
+    Ok(service.clone())
+}
+
+impl Supervisor {
+    pub(super) fn folder_changed(&mut self, change: VersionChange) {
+        let VersionChange { service, kind } = change;
+        match kind {
+            ChangeKind::Arriving { version, path } => {
+                let key = Key { service, version };
+                if self.version(&key).is_none() {
+                    self.add(&key, &path);
+                }
+                self.step(&key, lifecycle::Event::Arrive);
+            }
+            ChangeKind::Settled { version, path, identity } => {
+                self.settled(&Key { service, version }, &path, identity);
+            }
+            ChangeKind::Gone { version } => self.gone(&Key { service, version }),
+            ChangeKind::Ignored(ignored) => {
+                self.registry.update(|services| services.entry(service).or_default().ignored = ignored);
+            }
+            ChangeKind::Root(problem) => {
+                if let Some(problem) = &problem {
+                    tracing::error!(%service, "{problem}");
+                }
+                self.registry.update(|services| services.entry(service).or_default().problem = problem);
+            }
+        }
+    }
+
+    fn add(&mut self, key: &Key, path: &Path) {
+        let threads = self.settings.threads;
+        let Some(service) = self.services.get_mut(&key.service) else {
+            tracing::error!(service = %key.service, "a version of a service that is not configured is ignored");
+            return;
+        };
+        let (name, version): (ServiceName, VersionId) = (key.service.clone(), key.version.clone());
+        let spec = Arc::new(service.config.run.clone());
+        let managed = Managed::new(name, version.clone(), path.to_owned(), spec, threads);
+        service.versions.insert(version, managed);
+    }
+
+    fn settled(&mut self, key: &Key, path: &Path, identity: (u64, u64)) {
+        if self.version(key).is_none() {
+            self.add(key, path);
+        }
+        let stopped = self.services.get(&key.service).is_some_and(|s| s.memory.is_stopped(&key.version));
+        let carries_traffic = self.carries_traffic(key);
+        let Some(service) = self.services.get_mut(&key.service) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
+        let before = version.identity.replace(identity);
+        version.arrived = service.memory.arrived(&key.version, identity, changed(path));
+        version.path = path.to_owned();
+        version.folder = Folder::There;
+        if stopped {
+            self.step(key, lifecycle::Event::Stop);
+        } else if !version.life.is_wanted() {
+            self.start(key);
+        } else if before.is_some_and(|before| before != identity) {
+            if carries_traffic {
+                version.folder = Folder::Replaced;
+                tracing::warn!(service = %key.service, version = %key.version, "its folder was replaced while it carries traffic");
+                self.publish(key);
+            } else if let Err(problem) = self.restart(key) {
+                self.step(key, lifecycle::Event::Unrunnable(problem));
+            }
+        } else {
+            self.publish(key);
+        }
+    }
+
+    fn gone(&mut self, key: &Key) {
+        let carries_traffic = self.carries_traffic(key);
+        let Some(version) = self.version(key) else { return };
+        if carries_traffic && version.life.ready().next().is_some() {
+            version.folder = Folder::Gone;
+            tracing::error!(
+                service = %key.service, version = %key.version, path = %version.path.display(),
+                "the folder of a version that carries traffic is gone; it goes on serving"
+            );
+            self.publish(key);
+        } else {
+            self.retire(key);
+        }
+    }
+
+    /// Retires the versions whose folder went away while they carried traffic, and that carry none any more.
+    pub(super) fn retire_what_lost_its_folder(&mut self) {
+        for key in self.keys() {
+            let lost = self.version(&key).is_some_and(|v| v.folder == Folder::Gone);
+            if lost && !self.carries_traffic(&key) {
+                self.retire(&key);
+            }
+        }
+    }
+
+    fn retire(&mut self, key: &Key) {
+        if let Some(service) = self.services.get_mut(&key.service) {
+            service.memory.forget(&key.version);
+        }
+        self.step(key, lifecycle::Event::Retire);
+    }
+
+    /// Starts a version; one that cannot be run at all fails with the reason.
+    pub(super) fn start(&mut self, key: &Key) {
+        let event = match self.read_spec(key) {
+            Ok(workers) => lifecycle::Event::Start { workers },
+            Err(why) => lifecycle::Event::Unrunnable(why),
+        };
+        self.step(key, event);
+    }
+
+    /// Replaces the workers of a version one at a time; if its settings are wrong nothing happens.
+    pub(super) fn restart(&mut self, key: &Key) -> Result<(), String> {
+        let workers = self.read_spec(key)?;
+        if let Some(version) = self.version(key)
+            && version.folder == Folder::Replaced
+        {
+            version.folder = Folder::There;
+        }
+        self.step(key, lifecycle::Event::Restart { workers });
+        Ok(())
+    }
+
+    /// Reads how the version is run now; answers with the number of its workers, or why it cannot be run.
+    fn read_spec(&mut self, key: &Key) -> Result<u32, String> {
+        let Some(service) = self.services.get_mut(&key.service) else {
+            return Err("no such service".to_owned());
+        };
+        let Some(version) = service.versions.get_mut(&key.version) else {
+            return Err("no such version".to_owned());
+        };
+        let spec = run_spec(&version.path, &service.config.run).map_err(|problems| problems.to_string())?;
+        if spec.run.is_none() {
+            return Err(format!(
+                "nothing says how to run it; hint: write `services: {{{}: {{run: \"...\"}}}}` into the configuration, \
+                 or put a Procfile with a `web:` line into {}",
+                key.service,
+                version.path.display()
+            ));
+        }
+        version.spec = Arc::new(spec);
+        Ok(version.workers())
+    }
+}
+
+/// The last change of a folder itself. For one that is seen for the first time that is when it became complete, also if
+/// it was there before switchman started; later its workers may change it.
+fn changed(path: &Path) -> jiff::Timestamp {
+    use std::os::unix::fs::MetadataExt;
+    let now = jiff::Timestamp::now();
+    let changed = std::fs::metadata(path)
+        .ok()
+        .and_then(|m| jiff::Timestamp::new(m.ctime(), i32::try_from(m.ctime_nsec()).unwrap_or(0)).ok());
+    changed.map_or(now, |changed| changed.min(now))
+}

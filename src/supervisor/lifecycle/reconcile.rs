@@ -1,0 +1,77 @@
+//! Compares what is wanted of a version with what is there, and starts, drains and ends processes accordingly.
+
+use super::{Effect, Goal, Lifecycle, Phase, Process, ProcessId};
+use crate::version::WorkerId;
+
+impl Lifecycle {
+    /// Makes what is there what is wanted.
+    pub(super) fn reconcile(&mut self, effects: &mut Vec<Effect>) {
+        let workers = if self.goal == Goal::Run { self.workers } else { 0 };
+        let surplus = self.processes_where(|p| p.worker.0 >= workers);
+        surplus.into_iter().for_each(|process| self.retire(process, effects));
+        for (_, slot) in self.slots.iter_mut().filter(|(id, _)| id.0 >= workers) {
+            slot.crashes.forget();
+        }
+        if self.goal != Goal::Run {
+            return;
+        }
+        let in_use: Vec<WorkerId> = self.processes.values().map(|p| p.worker).collect();
+        self.slots.retain(|id, _| id.0 < workers || in_use.contains(id));
+        for worker in (0..workers).map(WorkerId) {
+            let waits = self.slots.entry(worker).or_default().crashes.is_waiting();
+            if !waits && self.of(worker).next().is_none() {
+                self.start(worker, effects);
+            }
+        }
+        self.roll(effects);
+    }
+
+    /// One step of a rolling restart: replaces one worker of an older round, once nothing else is moving.
+    fn roll(&mut self, effects: &mut Vec<Effect>) {
+        let round = self.round;
+        let unready = self.processes_where(|p| p.round < round && p.phase == Phase::Starting);
+        unready.into_iter().for_each(|process| self.terminate(process, effects));
+        if self.processes.values().any(|p| p.phase != Phase::Ready) {
+            return;
+        }
+        if let Some(worker) = self.processes.values().filter(|p| p.round < round).map(|p| p.worker).min() {
+            self.start(worker, effects);
+        }
+    }
+
+    fn start(&mut self, worker: WorkerId, effects: &mut Vec<Effect>) {
+        self.last_process += 1;
+        let process = ProcessId(self.last_process);
+        let new =
+            Process { worker, phase: Phase::Starting, round: self.round, wanted: true, ready_since: None };
+        self.processes.insert(process, new);
+        effects.push(Effect::Start { process, worker, urgent: self.was_ready });
+    }
+
+    pub(super) fn terminate(&mut self, process: ProcessId, effects: &mut Vec<Effect>) {
+        if let Some(p) = self.processes.get_mut(&process)
+            && p.phase != Phase::Stopping
+        {
+            p.phase = Phase::Stopping;
+            p.wanted = false;
+            effects.push(Effect::Terminate(process));
+        }
+    }
+
+    /// Drains what takes requests, ends what does not.
+    pub(super) fn retire(&mut self, process: ProcessId, effects: &mut Vec<Effect>) {
+        match self.processes.get_mut(&process) {
+            Some(p) if p.phase == Phase::Ready => {
+                p.phase = Phase::Draining;
+                p.wanted = false;
+                effects.push(Effect::Drain(process));
+            }
+            Some(p) if p.phase == Phase::Starting => self.terminate(process, effects),
+            Some(_) | None => {}
+        }
+    }
+
+    pub(super) fn processes_where(&self, is_so: impl Fn(&Process) -> bool) -> Vec<ProcessId> {
+        self.processes.iter().filter(|(_, p)| is_so(p)).map(|(id, _)| *id).collect()
+    }
+}

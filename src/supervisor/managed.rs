@@ -1,0 +1,160 @@
+//! One version as the supervisor holds it: its life, the facts about its processes, and how people see it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::lifecycle::{Lifecycle, ProcessId};
+use crate::config::RunSpec;
+use crate::metrics::VersionCounters;
+use crate::registry::{self, Address, Upstream};
+use crate::version::{ServiceName, VersionId, VersionState};
+
+/// One version.
+#[derive(Debug)]
+pub(crate) struct Managed {
+    pub(crate) service: ServiceName,
+    pub(crate) version: VersionId,
+    pub(crate) path: PathBuf,
+    /// Device and inode of the folder, once it was complete.
+    pub(crate) identity: Option<(u64, u64)>,
+    pub(crate) arrived: Timestamp,
+    pub(crate) life: Lifecycle,
+    /// How new processes are run.
+    pub(crate) spec: Arc<RunSpec>,
+    /// How many workers a person asked for, over what `spec` says.
+    pub(crate) scaled: Option<u32>,
+    /// What people must know about its folder.
+    pub(crate) folder: Folder,
+    pub(crate) processes: BTreeMap<ProcessId, Running>,
+    state: (VersionState, Timestamp),
+    counters: Arc<VersionCounters>,
+}
+
+/// Whether the folder is still what the processes were started from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Folder {
+    /// It is.
+    There,
+    /// It is gone while the version carries traffic.
+    Gone,
+    /// Another folder has taken its place while the version carries traffic.
+    Replaced,
+}
+
+/// The facts about one process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Tells its task to end it.
+    pub(crate) stop: Option<oneshot::Sender<()>>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What it was started with.
+    pub(crate) spec: Arc<RunSpec>,
+    /// Waits for its requests to end.
+    pub(crate) drain: Option<AbortOnDropHandle<()>>,
+}
+
+impl Running {
+    /// A process that is about to be started.
+    pub(crate) fn starting(stop: oneshot::Sender<()>, spec: Arc<RunSpec>) -> Self {
+        Self { stop: Some(stop), pid: None, address: None, upstream: None, spec, drain: None }
+    }
+}
+
+impl Managed {
+    /// A version whose folder was just seen.
+    pub(crate) fn new(
+        service: ServiceName,
+        version: VersionId,
+        path: PathBuf,
+        spec: Arc<RunSpec>,
+        threads: usize,
+    ) -> Self {
+        let now = Timestamp::now();
+        Self {
+            service,
+            version,
+            path,
+            identity: None,
+            arrived: now,
+            life: Lifecycle::arriving(),
+            spec,
+            scaled: None,
+            folder: Folder::There,
+            processes: BTreeMap::new(),
+            state: (VersionState::Arriving, now),
+            counters: Arc::new(VersionCounters::new(threads)),
+        }
+    }
+
+    /// How many workers it is to run.
+    pub(crate) fn workers(&self) -> u32 {
+        self.scaled.unwrap_or(self.spec.workers).max(1)
+    }
+
+    /// What is published of it.
+    pub(crate) fn view(&mut self) -> registry::Version {
+        let state = self.life.state();
+        if self.state.0 != state {
+            self.state = (state, Timestamp::now());
+            let (service, version) = (&self.service, &self.version);
+            match (state, self.life.reason()) {
+                (VersionState::Failed, reason) => {
+                    tracing::error!(%service, %version, "version failed: {}", reason.unwrap_or_default());
+                }
+                _ => tracing::info!(%service, %version, %state, "version is {state}"),
+            }
+        }
+        let upstream = |process| self.processes.get(&process).and_then(|p: &Running| p.upstream.clone());
+        registry::Version {
+            service: self.service.clone(),
+            id: self.version.clone(),
+            path: self.path.clone(),
+            state,
+            since: self.state.1,
+            arrived: self.arrived,
+            reason: self.reason(),
+            workers: self
+                .life
+                .workers()
+                .map(|(id, state, restarts, process)| {
+                    let running = process.and_then(|process| self.processes.get(&process));
+                    registry::Worker {
+                        id,
+                        pid: running.and_then(|p| p.pid),
+                        address: running.and_then(|p| p.address).map(Address::Tcp),
+                        state,
+                        restarts,
+                        upstream: process.and_then(upstream),
+                    }
+                })
+                .collect(),
+            ready: self.life.ready().filter_map(upstream).collect(),
+            counters: self.counters.clone(),
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        let path = self.path.display();
+        let folder = match self.folder {
+            Folder::There => None,
+            Folder::Gone => Some(format!(
+                "its folder {path} is gone; it goes on serving because it carries traffic; hint: upload it again, or \
+                 `switchman promote` another version"
+            )),
+            Folder::Replaced => Some(format!(
+                "its folder {path} was replaced, and it still runs what was there before; hint: switchman restart {}",
+                self.version
+            )),
+        };
+        let parts: Vec<String> = folder.into_iter().chain(self.life.reason().map(str::to_owned)).collect();
+        (!parts.is_empty()).then(|| parts.join("\n"))
+    }
+}

@@ -1,0 +1,141 @@
+//! Waits until a worker is ready: its own process listens on its port, and its check passes.
+//!
+//! Before a check is believed, `/proc` is asked who listens: a port can be taken by somebody else between the
+//! moment it was picked and the moment the worker wants it, and requests must never be sent there.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::health;
+use super::tree::{Listener, Tree};
+use super::worker::{Report, Reporter};
+use crate::config::{Ready, ReadyCheck};
+
+/// A tree that the blocking threads look at in turn.
+pub(crate) type SharedTree = Arc<Mutex<Tree>>;
+
+/// The first pause between two looks for where a worker listens that does not listen on its port; it doubles.
+const LOOK_ELSEWHERE_AFTER: Duration = Duration::from_millis(500);
+
+/// How the wait ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The worker is ready.
+    Ready,
+    /// The deadline is over, and why it was not ready by then.
+    Late(String),
+    /// Somebody else listens on the port.
+    PortTaken,
+}
+
+/// Checks until there is a verdict. Reports what stands in the way, where that is worth
+/// knowing already.
+pub(crate) async fn wait(
+    ready: &Ready,
+    address: SocketAddr,
+    tree: &SharedTree,
+    reporter: &Reporter,
+) -> Verdict {
+    let started = Instant::now();
+    let mut elsewhere = Elsewhere::default();
+    loop {
+        let failure = match &ready.check {
+            ReadyCheck::After(time) => {
+                tokio::time::sleep(time.saturating_sub(started.elapsed())).await;
+                match who_listens(tree, address).await {
+                    Listener::Other => return Verdict::PortTaken,
+                    Listener::Own | Listener::Nobody => return Verdict::Ready,
+                }
+            }
+            ReadyCheck::Http(_) | ReadyCheck::Tcp => {
+                // Connecting costs little; /proc lists every connection of the machine.
+                match health::tcp(address, ready.timeout).await {
+                    Err(failure) => elsewhere.look(address, tree, reporter).await.unwrap_or(failure),
+                    Ok(()) => match who_listens(tree, address).await {
+                        Listener::Other => return Verdict::PortTaken,
+                        Listener::Nobody => format!("nothing listens on {address}"),
+                        Listener::Own => match check(ready, address).await {
+                            Ok(()) => return Verdict::Ready,
+                            Err(failure) => failure,
+                        },
+                    },
+                }
+            }
+        };
+        if started.elapsed() + ready.interval > ready.deadline {
+            return Verdict::Late(format!("did not become ready within {:?}: {failure}", ready.deadline));
+        }
+        tokio::time::sleep(ready.interval).await;
+    }
+}
+
+async fn check(ready: &Ready, address: SocketAddr) -> Result<(), String> {
+    match &ready.check {
+        ReadyCheck::Http(path) => health::http(address, path, ready.timeout).await,
+        ReadyCheck::Tcp | ReadyCheck::After(_) => Ok(()),
+    }
+}
+
+async fn who_listens(tree: &SharedTree, address: SocketAddr) -> Listener {
+    ask(tree, move |tree| tree.who_listens(address.port())).await
+}
+
+/// Looks, less and less often, where a worker listens that does not listen on its port.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    /// When to look next, and how long to wait after that.
+    next: Option<(Instant, Duration)>,
+    found: Option<String>,
+}
+
+impl Elsewhere {
+    /// What was found last; reported when it is new.
+    async fn look(&mut self, address: SocketAddr, tree: &SharedTree, reporter: &Reporter) -> Option<String> {
+        let now = Instant::now();
+        let (at, pause) = self.next.unwrap_or((now, LOOK_ELSEWHERE_AFTER));
+        if now >= at {
+            self.next = Some((now + pause, pause * 2));
+            let found = elsewhere(address, &ask(tree, Tree::listens_on).await);
+            if let Some(new) = found.as_ref().filter(|_| found != self.found) {
+                reporter.send(Report::Noted(new.clone())).await;
+            }
+            self.found = found;
+        }
+        self.found.clone()
+    }
+}
+
+/// The sentence for a worker that listens, but not where it was told to.
+fn elsewhere(address: SocketAddr, listens_on: &[SocketAddr]) -> Option<String> {
+    let places: Vec<String> = listens_on.iter().map(ToString::to_string).collect();
+    let port = address.port();
+    let hint = if listens_on.iter().any(|a| a.port() == port) {
+        "make it listen on $HOST, which is 127.0.0.1"
+    } else {
+        "make it listen on $PORT"
+    };
+    (!places.is_empty()).then(|| {
+        format!(
+            "the worker listens on {}, not on the port it was given (PORT={port}); hint: {hint}",
+            places.join(" and ")
+        )
+    })
+}
+
+/// Looks at the tree on a thread that may block.
+pub(crate) async fn ask<T: Send + 'static>(
+    tree: &SharedTree,
+    look: impl FnOnce(&mut Tree) -> T + Send + 'static,
+) -> T {
+    let tree = tree.clone();
+    let looked =
+        tokio::task::spawn_blocking(move || look(&mut tree.lock().unwrap_or_else(PoisonError::into_inner)));
+    match looked.await {
+        Ok(answer) => answer,
+        // The runtime is shutting down: nobody waits for an answer any more.
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,1 +1,0 @@
-//! Deploy roots with real rsync, cp and mv.

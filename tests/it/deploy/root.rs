@@ -1,0 +1,156 @@
+//! A watched deploy root in a temporary folder, and the programs that fill it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use regex::Regex;
+use switchman::deploy::watcher::{self, WatchSpec};
+use switchman::deploy::{ChangeKind, VersionChange};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::patience;
+
+/// The default of these tests.
+pub(crate) const SETTLE: Duration = Duration::from_millis(300);
+
+/// What these tests watch.
+pub(crate) fn spec(root: PathBuf, settle: Duration) -> WatchSpec {
+    let versions = Regex::new("^[0-9a-f]{7,64}$").unwrap();
+    WatchSpec { service: "app".into(), root, versions, settle }
+}
+
+/// A watched deploy root, and what is told of it.
+pub(crate) struct Deploy {
+    folder: tempfile::TempDir,
+    changes: mpsc::Receiver<VersionChange>,
+    cancel: CancellationToken,
+}
+
+/// What was told, with the part that differs between runs left out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Told {
+    Arriving(String),
+    Settled(String),
+    Gone(String),
+    Ignored(Vec<(String, String)>),
+    Root(Option<String>),
+}
+
+pub(crate) fn arriving(version: &str) -> Told {
+    Told::Arriving(version.to_owned())
+}
+
+pub(crate) fn settled(version: &str) -> Told {
+    Told::Settled(version.to_owned())
+}
+
+pub(crate) fn gone(version: &str) -> Told {
+    Told::Gone(version.to_owned())
+}
+
+impl Deploy {
+    /// A watched root that is there.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("app")).unwrap();
+        Self::watch(folder, SETTLE)
+    }
+
+    /// Watches `app` in `folder`.
+    pub(crate) fn watch(folder: tempfile::TempDir, settle: Duration) -> Self {
+        let (sender, changes) = mpsc::channel(64);
+        let cancel = CancellationToken::new();
+        watcher::spawn(spec(folder.path().join("app"), settle), sender, cancel.clone());
+        Self { folder, changes, cancel }
+    }
+
+    /// Waits until the root is being watched: what is renamed into it is seen as such.
+    pub(crate) async fn in_force(&mut self) {
+        let probe = self.root().join("probe");
+        fs::write(&probe, "").unwrap();
+        assert!(matches!(self.next().await, Told::Ignored(_)));
+        fs::remove_file(&probe).unwrap();
+        assert_eq!(self.next().await, Told::Ignored(vec![]));
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("app")
+    }
+
+    /// A place on the same file system that is not watched.
+    pub(crate) fn elsewhere(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) async fn next_change(&mut self) -> ChangeKind {
+        let change = tokio::time::timeout(patience(), self.changes.recv()).await;
+        let change = change.expect("nothing was told").expect("the watcher ended");
+        assert_eq!(change.service.as_str(), "app");
+        change.kind
+    }
+
+    pub(crate) async fn next(&mut self) -> Told {
+        let name = |version: switchman::version::VersionId| version.to_string();
+        match self.next_change().await {
+            ChangeKind::Arriving { version, path } => {
+                assert_eq!(path, self.root().join(version.as_str()));
+                Told::Arriving(name(version))
+            }
+            ChangeKind::Settled { version, path, .. } => {
+                assert_eq!(path, self.root().join(version.as_str()));
+                Told::Settled(name(version))
+            }
+            ChangeKind::Gone { version } => Told::Gone(name(version)),
+            ChangeKind::Ignored(list) => {
+                Told::Ignored(list.into_iter().map(|i| (i.name, i.reason)).collect())
+            }
+            ChangeKind::Root(problem) => Told::Root(problem),
+        }
+    }
+
+    pub(crate) async fn expect(&mut self, expected: &[Told]) {
+        for told in expected {
+            assert_eq!(&self.next().await, told);
+        }
+    }
+
+    /// Asserts that nothing is told for `time`.
+    pub(crate) async fn silence(&mut self, time: Duration) {
+        if let Ok(told) = tokio::time::timeout(time, self.changes.recv()).await {
+            panic!("nothing should have been told, but: {told:?}");
+        }
+    }
+}
+
+impl Drop for Deploy {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// A build with `files` files of `size` bytes each in a few folders.
+pub(crate) fn build(at: &Path, files: usize, size: usize) {
+    for n in 0..files {
+        let folder = at.join(format!("lib/part{}", n % 5));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("file{n}.js")), vec![b'x'; size]).unwrap();
+    }
+}
+
+pub(crate) fn start(program: &str, arguments: &[&str], paths: &[&Path]) -> Child {
+    let started = Command::new(program).args(arguments).args(paths).spawn();
+    started.unwrap_or_else(|error| panic!("{program}: {error}: apt-get install {program}"))
+}
+
+pub(crate) fn run(program: &str, arguments: &[&str], paths: &[&Path]) {
+    let status = start(program, arguments, paths).wait().unwrap();
+    assert!(status.success(), "{program} {arguments:?} {paths:?}: {status}");
+}
+
+/// The same folder, named so that rsync copies what is in it.
+pub(crate) fn contents(folder: &Path) -> PathBuf {
+    folder.join("")
+}

@@ -1,0 +1,10 @@
+//! The main job, end to end: the real program as a process, with a real rsync, real workers, real requests.
+
+mod applications;
+mod bad_input;
+mod demo;
+mod deploy;
+mod faults;
+mod promote;
+mod rules;
+mod versions_json;

@@ -1,0 +1,51 @@
+//! Ordinary requests, and the answers that switchman makes itself.
+
+use switchman::proxy::Settings;
+
+use super::rig::{answers, hello};
+use super::{GET, Rig, VERSION};
+
+#[tokio::test]
+async fn a_request_goes_to_the_worker_and_the_connection_stays() {
+    let rig = Rig::start(Settings::default(), &[hello().await]).await;
+    let mut client = rig.connect().await;
+    for _ in 0..3 {
+        client.send(GET).await;
+        let response = client.response().await.unwrap();
+        assert_eq!((response.status, response.text()), (200, "hello"));
+        assert_eq!(response.header("x-switchman-version"), Some(VERSION));
+        assert_eq!(response.header("connection"), None);
+    }
+    assert_eq!(rig.counters.requests(), 3);
+}
+
+#[tokio::test]
+async fn requests_sent_together_are_answered_in_order() {
+    let app = axum::Router::new().fallback(|uri: axum::http::Uri| async move { uri.path().to_owned() });
+    let rig = Rig::start(Settings::default(), &[super::rig::application(app).await]).await;
+    let mut client = rig.connect().await;
+    let requests: String = (0..50).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: app\r\n\r\n")).collect();
+    client.send(requests).await;
+    for n in 0..50 {
+        assert_eq!(client.response().await.unwrap().text(), format!("/{n}"));
+    }
+}
+
+#[tokio::test]
+async fn every_answer_of_ours_names_its_cause() {
+    let rig = Rig::start_on(Settings::default(), &[], &["app"]).await;
+    let silent = "GET / HTTP/1.1\r\nHost: other\r\n\r\n";
+    for (request, status, cause) in [(GET, 503, "not-ready"), (silent, 421, "unknown-host")] {
+        let response = rig.ask(request).await;
+        assert_eq!((response.status, response.header("x-switchman-error")), (status, Some(cause)));
+        assert_eq!(response.header("content-type"), Some("application/problem+json"));
+        assert_eq!(response.header("x-switchman-version"), None);
+    }
+    rig.set_workers(&[
+        answers(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!").await
+    ])
+    .await;
+    let response = rig.ask(GET).await;
+    assert_eq!((response.status, response.header("x-switchman-error")), (502, Some("bad-response")));
+    assert_eq!(response.header("x-switchman-version"), Some(VERSION));
+}

@@ -1,0 +1,237 @@
+//! A real switchman process on a temporary folder, and what a person does with it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::eventually;
+
+/// The binary under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_switchman");
+
+/// The sample worker, built by cargo as an example beside the tests.
+pub(crate) fn worker_program() -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    let program = deps.parent().unwrap().parent().unwrap().join("examples/worker");
+    assert!(program.is_file(), "{} is missing: cargo build --examples", program.display());
+    program
+}
+
+/// A running switchman.
+pub(crate) struct Switchman {
+    pub(crate) folder: TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    process: Child,
+}
+
+/// What a test wants other than the usual.
+#[derive(Default)]
+pub(crate) struct Setup<'a> {
+    /// Lines at the top level of the configuration.
+    pub(crate) top: &'a str,
+    /// Lines of the service, indented by four.
+    pub(crate) service: &'a str,
+    /// The rule document at the start; none: no `rules:` line.
+    pub(crate) rules: Option<&'a str>,
+}
+
+impl Switchman {
+    /// Starts one service `app` on a fresh folder with the sample worker.
+    pub(crate) async fn start(setup: Setup<'_>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("app")).unwrap();
+        let address = free_address();
+        let admin = free_address();
+        let run = if setup.service.contains("run:") {
+            String::new()
+        } else {
+            format!("    run: [{:?}]\n", worker_program())
+        };
+        let ready = if setup.service.contains("ready:") { "" } else { "    ready: {http: /healthz, interval: 50ms}\n" };
+        let rules = match setup.rules {
+            Some(text) => {
+                std::fs::write(folder.path().join("rules.yaml"), text).unwrap();
+                "    rules: rules.yaml\n"
+            }
+            None => "",
+        };
+        let config = format!(
+            "listen: [\"{address}\"]\nadmin: {{listen: \"{admin}\"}}\nnode: host-a\nstate: state\n{}services:\n  app:\n    \
+             root: app\n    settle: 200ms\n{run}{ready}{rules}{}",
+            setup.top, setup.service
+        );
+        std::fs::write(folder.path().join("switchman.yaml"), config).unwrap();
+        let process = spawn(folder.path());
+        let mut switchman = Self { folder, address, admin, process };
+        switchman.wait_ready().await;
+        switchman
+    }
+
+    /// Ends the process without a goodbye and starts it again on the same folder.
+    pub(crate) async fn kill_and_start(&mut self) {
+        self.process.kill().await.unwrap();
+        self.process = spawn(self.folder.path());
+        self.wait_ready().await;
+    }
+
+    /// TERM, then a new process on the same folder.
+    pub(crate) async fn restart(&mut self) {
+        self.terminate().await;
+        self.process = spawn(self.folder.path());
+        self.wait_ready().await;
+    }
+
+    async fn wait_ready(&mut self) {
+        let url = format!("http://{}/readyz", self.admin);
+        let process = &mut self.process;
+        let log = self.folder.path().join("switchman.log");
+        eventually("switchman is ready", || {
+            if let Some(status) = process.try_wait().unwrap() {
+                panic!("switchman ended with {status}:\n{}", std::fs::read_to_string(&log).unwrap());
+            }
+            async { super::http::get(&url).await.ok().filter(|a| a.status == 200) }
+        })
+        .await;
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().expect("switchman runs")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("switchman.log")).unwrap()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("app")
+    }
+
+    /// A build of the sample worker, outside the deploy root.
+    pub(crate) fn build(&self, version: &str) -> PathBuf {
+        let build = self.folder.path().join("builds").join(version);
+        std::fs::create_dir_all(build.join("public")).unwrap();
+        std::fs::write(build.join("COMMIT"), version).unwrap();
+        std::fs::write(build.join("public/index.html"), format!("<h1>{version}</h1>")).unwrap();
+        build
+    }
+
+    /// Copies a folder in with the real rsync, as a person does.
+    pub(crate) async fn rsync(&self, from: &Path, version: &str) {
+        let status = Command::new("rsync")
+            .arg("-a")
+            .arg(format!("{}/", from.display()))
+            .arg(format!("{}/", self.root().join(version).display()))
+            .status()
+            .await
+            .expect("rsync is missing: apt-get install rsync");
+        assert!(status.success(), "rsync ended with {status}");
+    }
+
+    /// Builds and uploads a version of the sample worker.
+    pub(crate) async fn deploy(&self, version: &str) {
+        self.rsync(&self.build(version), version).await;
+    }
+
+    /// Uploads and waits until it is ready.
+    pub(crate) async fn deploy_ready(&self, version: &str) -> Value {
+        self.deploy(version).await;
+        self.wait_state(version, "ready").await
+    }
+
+    /// `GET /versions`.
+    pub(crate) async fn versions(&self) -> Value {
+        super::http::get(&format!("http://{}/versions", self.admin)).await.unwrap().json()
+    }
+
+    /// One version's element of `GET /versions`, if it is listed.
+    pub(crate) async fn version(&self, version: &str) -> Option<Value> {
+        let all = self.versions().await;
+        all["versions"].as_array().unwrap().iter().find(|v| v["version"] == version).cloned()
+    }
+
+    /// Waits until `held` is true of a version; answers with it.
+    pub(crate) async fn wait_version(&self, version: &str, what: &str, held: impl Fn(&Value) -> bool) -> Value {
+        let held = &held;
+        let what = format!("{version}: {what}");
+        eventually(&what, || async move { self.version(version).await.filter(held) }).await
+    }
+
+    pub(crate) async fn wait_state(&self, version: &str, state: &str) -> Value {
+        self.wait_version(version, state, |v| v["state"] == state).await
+    }
+
+    /// Types a command; `--config` is added.
+    pub(crate) async fn command(&self, args: &[&str]) -> Output {
+        command(self.folder.path(), args).await
+    }
+
+    /// Types a command that must end with 0; answers with what it printed.
+    pub(crate) async fn done(&self, args: &[&str]) -> String {
+        let output = self.command(args).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`switchman {}` ended with {}:\n{said}", args.join(" "), output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Writes the rule file as an editor does: a new file renamed over the old one.
+    pub(crate) fn write_rules(&self, text: &str) {
+        let unfinished = self.folder.path().join(".rules.yaml.swp");
+        std::fs::write(&unfinished, text).unwrap();
+        std::fs::rename(unfinished, self.folder.path().join("rules.yaml")).unwrap();
+    }
+
+    /// TERM to switchman; waits for its end, which must be a good one.
+    pub(crate) async fn terminate(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = tokio::time::timeout(super::patience(), self.process.wait()).await.expect("it ends").unwrap();
+        assert!(status.success(), "switchman ended with {status}:\n{}", self.log());
+    }
+}
+
+/// Types a command about the switchman configured in `folder`.
+pub(crate) async fn command(folder: &Path, args: &[&str]) -> Output {
+    let mut words = args.to_vec();
+    let config = folder.join("switchman.yaml");
+    words.extend(["--config", config.to_str().unwrap()]);
+    Command::new(PROGRAM).args(words).current_dir(folder).stdin(Stdio::null()).output().await.unwrap()
+}
+
+fn spawn(folder: &Path) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("switchman.log")).unwrap();
+    Command::new(PROGRAM)
+        .args(["serve", "--config", "switchman.yaml"])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// An address on loopback that is free now. Below the ephemeral range, so that no outgoing connection of
+/// another test takes it before it is bound.
+pub(crate) fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], portpicker::pick_unused_port().expect("a free port")))
+}
+
+/// The processes of a process' tree, and everything that was started in `folder`.
+pub(crate) fn processes_in(folder: &Path) -> Vec<String> {
+    let folder = folder.canonicalize().unwrap();
+    procfs::process::all_processes()
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter(|p| p.cwd().is_ok_and(|cwd| cwd.starts_with(&folder)))
+        .map(|p| format!("{} {}", p.pid, p.cmdline().unwrap_or_default().join(" ")))
+        .collect()
+}
