@@ -4,10 +4,10 @@
 
 /// The admin API.
 pub mod admin;
-/// The command line.
-pub mod cli;
 /// Growing, jittered delays between tries.
 pub mod backoff;
+/// The command line.
+pub mod cli;
 /// The configuration.
 pub mod config;
 /// Deploy roots to version changes.

@@ -545,9 +545,7 @@ async fn rules_are_read_replaced_checked_and_explained() {
 #[tokio::test]
 async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let (world, _registry) = World::start(&["app"], Writer::Test).await;
-    let again = |socket: &Path| {
-        admin::bind(&config::Admin { listen: None, socket: socket.to_owned() })
-    };
+    let again = |socket: &Path| admin::bind(&config::Admin { listen: None, socket: socket.to_owned() });
     let error = again(&world.socket).unwrap_err();
     assert!(error.to_string().starts_with("another switchman runs here"), "{error}");
     let taken = config::Admin { listen: Some(world.address), socket: world.folder.path().join("s") };

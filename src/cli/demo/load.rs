@@ -82,6 +82,20 @@ impl Shared {
     fn counts(&self) -> MutexGuard<'_, (Tally, Tally)> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn count(&self, answer: &Result<String, StepError>) {
+        let mut counts = self.counts();
+        let (fresh, total) = &mut *counts;
+        for tally in [fresh, total] {
+            match answer {
+                Ok(version) => {
+                    *tally.by_version.entry(version.clone()).or_default() += 1;
+                    tally.latest.clone_from(version);
+                }
+                Err(error) => tally.failures.push(error.to_string()),
+            }
+        }
+    }
 }
 
 /// The running load.
@@ -104,18 +118,7 @@ impl Load {
                         return;
                     }
                     let answer = ask(&http, address, Some(("cookie", &format!("uid={user}")))).await;
-                    let mut counts = shared.counts();
-                    let (fresh, total) = &mut *counts;
-                    for tally in [fresh, total] {
-                        match &answer {
-                            Ok(version) => {
-                                *tally.by_version.entry(version.clone()).or_default() += 1;
-                                tally.latest.clone_from(version);
-                            }
-                            Err(error) => tally.failures.push(error.to_string()),
-                        }
-                    }
-                    drop(counts);
+                    shared.count(&answer);
                     tokio::time::sleep(Duration::from_millis(shared.pause_ms.load(Relaxed))).await;
                 }
             });
@@ -152,7 +155,10 @@ impl Load {
         let began = Instant::now();
         while !held(&self.tally()) {
             if began.elapsed() > PATIENCE {
-                return Err(StepError::new(format!("waited {PATIENCE:?} until {what}; seen: {}", self.tally())));
+                return Err(StepError::new(format!(
+                    "waited {PATIENCE:?} until {what}; seen: {}",
+                    self.tally()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -173,7 +179,9 @@ impl Load {
                 return Ok(seen);
             }
             if began.elapsed() > PATIENCE {
-                return Err(StepError::new(format!("waited {PATIENCE:?} for {version}, {seen} still answers")));
+                return Err(StepError::new(format!(
+                    "waited {PATIENCE:?} for {version}, {seen} still answers"
+                )));
             }
         }
     }
@@ -192,7 +200,10 @@ impl Load {
 }
 
 /// Which version answers one request.
-pub(super) async fn version_for(address: SocketAddr, header: Option<(&str, &str)>) -> Result<String, StepError> {
+pub(super) async fn version_for(
+    address: SocketAddr,
+    header: Option<(&str, &str)>,
+) -> Result<String, StepError> {
     ask(&client(), address, header).await
 }
 
