@@ -200,7 +200,8 @@ mod tests {
         let right = ("authorization", "Bearer 0123456789abcdef");
         let wrong = ("authorization", "Bearer 0123456789abcdee");
         let origin = |o| ("origin", o);
-        let cases: &[(Access, &Method, &str, &[(&str, &str)], u16)] = &[
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let cases: &[(Access, &Method, &str, Headers<'_>, u16)] = &[
             (Access::Socket, &get, "/versions", &[], 200),
             (Access::Socket, &post, "/x", &[("host", "anything")], 200),
             (LOOPBACK, &get, "/versions", &[HOST], 200),
