@@ -9,24 +9,26 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState};
-use crate::config::Config;
+use crate::config::{self, Config, Promote, Secret};
+use crate::deploy::VersionChange;
 use crate::deploy::watcher::{self, WatchSpec};
 use crate::promoter;
-use crate::proxy;
+use crate::proxy::{self, Listeners};
 use crate::registry::Registry;
 use crate::routing::{self, Live};
-use crate::rules::source::{self, SourceSpec};
+use crate::rules::source::{self, ServiceRules, SourceHandle, SourceSpec, etcd};
 use crate::state_lock::{StateError, StateLock};
 use crate::supervisor;
+use crate::version::ServiceName;
 
 /// Changes that the watchers may be ahead of the supervisor.
 const CHANGES_AHEAD: usize = 1024;
@@ -45,6 +47,15 @@ pub enum BuildError {
     /// The admin socket or address.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    /// The admin token.
+    #[error(transparent)]
+    Token(#[from] admin::auth::TokenError),
+    /// A service's rules.
+    #[error(transparent)]
+    Rules(#[from] source::SourceError),
+    /// A data-plane thread.
+    #[error(transparent)]
+    Threads(#[from] proxy::StartError),
 }
 
 impl BuildError {
@@ -52,8 +63,13 @@ impl BuildError {
     pub fn hint(&self) -> String {
         match self {
             Self::State(error) => error.hint(),
-            Self::Listen(error) => error.hint(),
+            Self::Listen(error) => error.hint.clone(),
             Self::Admin(error) => error.hint(),
+            Self::Token(error) => error.hint(),
+            Self::Rules(_) => "etcd: {endpoints: [\"http://127.0.0.1:2379\"]}".to_owned(),
+            Self::Threads(_) => {
+                "set `threads:` to a smaller number, or raise the limits: ulimit -n -u".to_owned()
+            }
         }
     }
 }
@@ -62,102 +78,134 @@ impl BuildError {
 #[derive(Debug)]
 pub struct App {
     config: Config,
-    listeners: proxy::Listeners,
+    listeners: Listeners,
     admin: admin::Bound,
+    token: Secret,
     state: StateLock,
 }
 
-/// Where a built switchman listens.
-#[derive(Debug, Clone)]
-pub struct Addresses {
-    /// The public addresses.
-    pub public: Vec<SocketAddr>,
-    /// The admin address, where there is one.
-    pub admin: Option<SocketAddr>,
-    /// The admin socket.
-    pub socket: PathBuf,
-}
-
 impl App {
-    /// Takes the state folder and binds every socket, so that addresses are known and errors come early.
-    pub fn build(config: Config) -> Result<Self, BuildError> {
+    /// Takes the state folder and binds every socket, so that errors come before anything is started.
+    pub async fn build(config: Config) -> Result<Self, BuildError> {
         let state = StateLock::take(&config.state)?;
+        let token = admin::auth::token(&config.state)?;
         let listeners = proxy::bind(&config.listen, config.threads)?;
-        let admin = admin::bind(&config.admin)?;
-        Ok(Self { config, listeners, admin, state })
+        let admin = admin::bind(&config.admin).await?;
+        Ok(Self { config, listeners, admin, token, state })
     }
 
-    /// Where it listens.
-    pub fn addresses(&self) -> Addresses {
-        Addresses {
-            public: self.listeners.addresses().to_vec(),
-            admin: self.admin.address(),
-            socket: self.config.admin.socket.clone(),
-        }
+    /// The public addresses.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.listeners.addresses()
     }
 
-    /// Runs until `shutdown`, then drains. A second `shutdown` is the caller's business.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { config, listeners, admin, state } = self;
+    /// The admin address, where there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.address()
+    }
+
+    /// Runs until `shutdown` ends, then drains.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), BuildError> {
+        let Self { config, listeners, admin, token, state } = self;
         let inputs = CancellationToken::new();
         let live = Live::new();
         let (registry, registry_reader) = Registry::new();
 
-        let mut rules = BTreeMap::new();
-        let mut sources = BTreeMap::new();
-        for (name, service) in &config.services {
-            let spec = SourceSpec {
-                service: name.clone(),
-                rules: service.rules.clone(),
-                state: config.state.clone(),
-                etcd: config.etcd.clone(),
-            };
-            let started = source::spawn(spec, inputs.clone()).await;
-            rules.insert(name.clone(), started.reader);
-            sources.insert(name.clone(), started.handle);
-        }
+        let rules = rules(&config, &inputs)?;
+        let readers = rules.iter().map(|(name, rules)| (name.clone(), rules.reader.clone())).collect();
         let hosts = config.services.iter().map(|(name, s)| (name.clone(), s.hosts.clone())).collect();
-        tokio::spawn(routing::run(live.clone(), registry_reader, rules, hosts));
+        tokio::spawn(routing::run(live.clone(), registry_reader, readers, hosts));
 
-        let (changes, changes_reader) = mpsc::channel(CHANGES_AHEAD);
+        let (changes, changed) = mpsc::channel(CHANGES_AHEAD);
         let settings = supervisor::Settings {
             services: config.services.clone(),
             threads: config.threads,
             state: config.state.clone(),
         };
-        let (supervisor, supervising) = supervisor::spawn(settings, registry, changes_reader, live.clone());
-        for (name, service) in &config.services {
-            let spec = WatchSpec::new(name.clone(), service);
-            watcher::spawn(spec, changes.clone(), inputs.clone());
-        }
-        drop(changes);
+        let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());
+        watch(&config, changes, &inputs);
 
-        let policies = config
-            .services
-            .iter()
-            .filter_map(|(name, s)| Some((name.clone(), (s.promote, sources.get(name)?.clone()))))
-            .collect();
-        tokio::spawn(promoter::run(live.clone(), policies));
+        let sources: BTreeMap<_, _> = rules.iter().map(|(n, r)| (n.clone(), r.handle.clone())).collect();
+        tokio::spawn(promoter::run(live.clone(), policies(&config, &sources)));
         tokio::spawn(sample(live.clone()));
 
-        let proxy = proxy::start(listeners, live.clone(), proxy::Settings::default());
-        let admin_state = AdminState::new(&config, live.clone(), supervisor.clone(), sources);
+        let proxy = proxy::start(listeners, &live, &proxy::Settings::default())?;
+        let state_for_admin = AdminState {
+            node: config.node.clone(),
+            live,
+            supervisor: supervisor.clone(),
+            sources,
+            token,
+            listening: tokio::sync::watch::channel(true).1,
+        };
         let admin_end = CancellationToken::new();
-        let admin = admin::serve(admin, admin_state, admin_end.clone());
+        let admin = admin::serve(admin, state_for_admin, admin_end.clone());
 
         shutdown.await;
         tracing::info!(deadline = ?config.drain, "draining: no new connections, running requests end");
         inputs.cancel();
-        proxy.drain(config.drain).await;
+        let drained = proxy.drain(config.drain).await;
+        if drained.cut > 0 {
+            tracing::warn!(connections = drained.cut, "cut at the deadline: their requests had not ended");
+        }
         supervisor.shutdown().await;
-        if let Err(error) = supervising.await {
-            tracing::error!(%error, "the supervisor did not end well");
+        ended("the supervisor", supervising.await);
+        for (_, service) in rules {
+            ended("a rule source", service.task.await);
         }
         admin_end.cancel();
-        if let Err(error) = admin.await {
-            tracing::error!(%error, "the admin server did not end well");
-        }
+        ended("the admin server", admin.await);
         drop(state);
+        tracing::info!("ended");
+        Ok(())
+    }
+}
+
+/// Starts each service's source of rules and aliases; all share one connection to etcd.
+fn rules(
+    config: &Config,
+    cancel: &CancellationToken,
+) -> Result<BTreeMap<ServiceName, ServiceRules>, BuildError> {
+    let etcd = config.etcd.clone().map(etcd::Cluster::new);
+    let start = |(name, service): (&ServiceName, &config::Service)| {
+        let spec = SourceSpec {
+            service: name.clone(),
+            rules: service.rules.clone(),
+            state: config.state.clone(),
+            etcd: etcd.clone(),
+        };
+        Ok((name.clone(), source::spawn(spec, cancel.clone())?))
+    };
+    config.services.iter().map(start).collect()
+}
+
+/// Starts watching each service's deploy root.
+fn watch(config: &Config, changes: mpsc::Sender<VersionChange>, cancel: &CancellationToken) {
+    for (name, service) in &config.services {
+        let spec = WatchSpec {
+            service: name.clone(),
+            root: service.root.clone(),
+            versions: service.versions.clone(),
+            settle: service.settle,
+        };
+        watcher::spawn(spec, changes.clone(), cancel.clone());
+    }
+}
+
+fn policies(
+    config: &Config,
+    sources: &BTreeMap<ServiceName, SourceHandle>,
+) -> BTreeMap<ServiceName, (Promote, SourceHandle)> {
+    let policy = |(name, source): (&ServiceName, &SourceHandle)| {
+        let service = config.services.get(name)?;
+        Some((name.clone(), (service.promote, source.clone())))
+    };
+    sources.iter().filter_map(policy).collect()
+}
+
+fn ended(what: &str, how: Result<(), JoinError>) {
+    if let Err(error) = how {
+        tracing::error!(%error, "{what} did not end well");
     }
 }
 

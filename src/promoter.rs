@@ -37,7 +37,7 @@ impl Promoter {
             return None;
         }
         let ready = |v: &&Arc<registry::Version>| v.state == VersionState::Ready;
-        let mut versions = service.registry.versions.values().filter(ready);
+        let versions = service.registry.versions.values().filter(ready);
         if !service.rules.aliases.contains_key(CURRENT) {
             let first = versions.min_by_key(|v| v.since)?;
             return Some(Change::First { version: first.id.to_string() });
@@ -63,7 +63,9 @@ pub async fn run(live: Arc<Live>, services: BTreeMap<ServiceName, (Promote, Sour
     loop {
         let snapshot = live.load();
         for (name, promoter, source) in &mut promoters {
-            let Some(change) = snapshot.service(name.as_str()).and_then(|s| promoter.next(s)) else { continue };
+            let Some(change) = snapshot.service(name.as_str()).and_then(|s| promoter.next(s)) else {
+                continue;
+            };
             match source.apply(change.clone(), Who("switchman".to_owned())).await {
                 Ok(_) => tracing::info!(service = %name, ?change, "current was moved"),
                 Err(error) => tracing::error!(service = %name, ?change, %error, "current could not be moved"),

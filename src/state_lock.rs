@@ -39,7 +39,10 @@ impl StateError {
     pub fn hint(&self) -> String {
         match self {
             Self::Unusable { path, .. } => {
-                format!("set `state:` to a folder that you may write, or: sudo install -d -o $USER {}", path.display())
+                format!(
+                    "set `state:` to a folder that you may write, or: sudo install -d -o $USER {}",
+                    path.display()
+                )
             }
             Self::InUse { .. } => {
                 "stop it first, or give this one a `state:` of its own: ps -C switchman".to_owned()

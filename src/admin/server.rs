@@ -4,9 +4,8 @@
 //! once; [`serve`] answers on them until it is cancelled.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -105,14 +105,13 @@ impl Drop for SocketFile {
 }
 
 /// Takes the unix socket and the TCP address of the configuration.
-pub fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
-    let (unix, file) = bind_socket(&admin.socket)?;
+pub async fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
+    let (unix, file) = bind_socket(&admin.socket).await?;
     let tcp = match admin.listen {
         None => None,
         Some(address) => {
             let failed = |source| BindError::Tcp { address, source };
-            let listener = TcpListener::bind(address).map_err(failed)?;
-            listener.set_nonblocking(true).map_err(failed)?;
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             Some((listener, address))
         }
@@ -120,13 +119,13 @@ pub fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
     Ok(Bound { tcp, unix, file })
 }
 
-fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     let failed = |source| BindError::Socket { path: path.to_owned(), source };
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
             return Err(BindError::NoSocket(path.to_owned()));
         }
-        match UnixStream::connect(path) {
+        match UnixStream::connect(path).await {
             Ok(_) => return Err(BindError::Running(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tracing::info!(path = %path.display(), "replacing the admin socket of a switchman that is gone");
@@ -141,7 +140,6 @@ fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     let private = tempfile::Builder::new().prefix(".").tempdir_in(folder).map_err(failed)?;
     let made = private.path().join("s");
     let listener = UnixListener::bind(&made).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
     std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     std::fs::rename(&made, path).map_err(failed)?;
     Ok((listener, SocketFile(path.to_owned())))
@@ -154,13 +152,13 @@ pub fn serve(bound: Bound, state: AdminState, cancel: CancellationToken) -> Join
         let Bound { tcp, unix, file } = bound;
         let router = |access| guarded(api::router(state.clone()), access, state.token.clone());
         let socket = async {
-            axum::serve(tokio::net::UnixListener::from_std(unix)?, router(Access::Socket))
+            axum::serve(unix, router(Access::Socket))
                 .with_graceful_shutdown(cancel.clone().cancelled_owned())
                 .await
         };
         let tcp = async {
             let Some((listener, address)) = tcp else { return Ok(()) };
-            axum::serve(tokio::net::TcpListener::from_std(listener)?, router(Access::of(address.ip())))
+            axum::serve(listener, router(Access::of(address.ip())))
                 .with_graceful_shutdown(cancel.clone().cancelled_owned())
                 .await
         };

@@ -83,8 +83,9 @@ fn place(config: Option<&Path>) -> Result<Place, Failure> {
         (Ok(file), _) => file,
         (Err(_), None) => return place_of(None, Path::new("/")),
         (Err(_), Some(file)) => {
-            return Err(Failure::failed(format!("there is no configuration file at {}", file.display()))
-                .hint(hint));
+            return Err(
+                Failure::failed(format!("there is no configuration file at {}", file.display())).hint(hint)
+            );
         }
     };
     let text = std::fs::read_to_string(&file)
@@ -128,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_socket_is_found_from_two_keys() {
-        let place = |text: &str| place_of(Some(&yaml::parse(text).unwrap()), Path::new("/etc/switchman")).unwrap();
+        let place =
+            |text: &str| place_of(Some(&yaml::parse(text).unwrap()), Path::new("/etc/switchman")).unwrap();
         let both = |socket: &str, state: &str| Place { socket: socket.into(), state: state.into() };
         assert_eq!(
             place("state: /var/lib/s\nadmin: {socket: /run/s.sock}"),

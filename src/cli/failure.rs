@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::admin::client::ClientError;
 use crate::cli::output;
+use crate::hint::Problems;
 
 /// The work failed.
 const FAILED: u8 = 1;
@@ -70,6 +71,13 @@ impl From<ClientError> for Failure {
             _ => Vec::new(),
         };
         Self { status, message: error.to_string(), hint: error.hint(), details }
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        let details = problems.0.iter().map(ToString::to_string).collect();
+        Self { details, ..Self::failed("") }
     }
 }
 

@@ -84,18 +84,10 @@ enum Command {
     /// Print the last lines that the workers of a version wrote
     Logs(logs::Args),
     /// Run a whole example in a temporary folder
-    Demo {
-        /// Go through the steps once and end; the exit status says whether all went well
-        #[arg(long)]
-        once: bool,
-    },
-    /// The demo's sample application
+    Demo(demo::DemoArgs),
+    /// The sample application of the demo
     #[command(hide = true)]
-    DemoApp {
-        /// Where it listens
-        #[arg(long)]
-        port: u16,
-    },
+    DemoApp(demo::SampleArgs),
     /// Print completions for a shell
     Completions(completions::Args),
 }
@@ -110,7 +102,7 @@ pub fn main() -> ExitCode {
             .hint("write a level, or: --log info,worker=off")
             .report();
     }
-    let runtime = if matches!(cli.command, Command::Serve(_) | Command::Demo { .. }) {
+    let runtime = if matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
         tokio::runtime::Builder::new_multi_thread().enable_all().build()
     } else {
         tokio::runtime::Builder::new_current_thread().enable_all().build()
@@ -124,8 +116,8 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> ExitCode {
     let done = match command {
         Command::Serve(args) => return serve::run(args).await,
-        Command::Demo { once } => return demo::run(once).await,
-        Command::DemoApp { port } => return demo::serve_sample(port).await,
+        Command::Demo(args) => return demo::run(args).await,
+        Command::DemoApp(args) => return demo::serve_sample(args).await,
         Command::Versions(args) => versions::run(args).await,
         Command::Promote(args) => promote::promote(args).await,
         Command::Rollback(args) => promote::rollback(args).await,

@@ -3,7 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{App, BuildError};
 use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::config::{self, Config};
+use crate::hint::Problems;
 
 /// A run from a configuration file, or (with `--root`) from flags alone.
 #[derive(Debug, clap::Args)]
@@ -31,7 +38,84 @@ pub struct ServeArgs {
     pub rules: Option<PathBuf>,
 }
 
-/// Serves until it is told to end.
+/// Serves until TERM or INT. A second signal while it drains ends it at once.
 pub async fn run(args: ServeArgs) -> ExitCode {
-    Failure::failed(format!("this build cannot serve yet: {args:?}")).report()
+    match serve(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let (config, warnings) = match &args.root {
+        None => config::load(&config::find(args.config.as_deref())?)?,
+        Some(root) => {
+            let config = Config::from_flags(
+                root,
+                args.run.as_deref(),
+                args.listen.as_deref(),
+                args.admin_listen.as_deref(),
+                args.state.as_deref(),
+                args.rules.as_deref(),
+            )?;
+            (config, Problems::default())
+        }
+    };
+    for warning in &warnings.0 {
+        output::note(&warning.to_string());
+    }
+    raise_file_limit();
+    let app = App::build(config).await.map_err(|e| failed(&e))?;
+    for address in app.addresses() {
+        tracing::info!(%address, "listening for requests");
+    }
+    if let Some(address) = app.admin_address() {
+        tracing::info!(%address, "listening for the admin API");
+    }
+    let [mut first, mut second] = [signals()?, signals()?];
+    app.run(async move {
+        first.recv().await;
+        tokio::spawn(async move {
+            // It has seen the first signal too.
+            second.recv().await;
+            second.recv().await;
+            tracing::error!("told to end twice: ending at once, what still runs is cut");
+            std::process::exit(1);
+        });
+    })
+    .await
+    .map_err(|e| failed(&e))
+}
+
+fn failed(error: &BuildError) -> Failure {
+    Failure::failed(error.to_string()).hint(error.hint())
+}
+
+/// TERM and INT, as one.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+fn signals() -> Result<Signals, Failure> {
+    let listen = |kind| signal(kind).map_err(|e| Failure::failed(format!("cannot listen for signals: {e}")));
+    Ok(Signals { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
+}
+
+impl Signals {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Takes as many open files as the system allows: each request may need two, and shells hand out 1,024.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}\n  hint: {hint}")]
+#[error("cannot listen on {address}: {source}")]
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,

@@ -5,15 +5,9 @@ use std::sync::Arc;
 
 use super::managed::{Folder, Managed};
 use super::{Key, Supervisor, lifecycle};
-use crate::config::RunSpec;
+use crate::config;
 use crate::deploy::{ChangeKind, VersionChange};
-use crate::hint::Problems;
 use crate::version::{ServiceName, VersionId};
-
-/// How a version is run: its folder's own settings over the service's.
-fn run_spec(_folder: &Path, service: &RunSpec) -> Result<RunSpec, Problems> {
-    Ok(service.clone())
-}
 
 impl Supervisor {
     pub(super) fn folder_changed(&mut self, change: VersionChange) {
@@ -144,15 +138,8 @@ impl Supervisor {
         let Some(version) = service.versions.get_mut(&key.version) else {
             return Err("no such version".to_owned());
         };
-        let spec = run_spec(&version.path, &service.config.run).map_err(|problems| problems.to_string())?;
-        if spec.run.is_none() {
-            return Err(format!(
-                "nothing says how to run it; hint: write `services: {{{}: {{run: \"...\"}}}}` into the configuration, \
-                 or put a Procfile with a `web:` line into {}",
-                key.service,
-                version.path.display()
-            ));
-        }
+        let spec = config::folder::read(&version.path, &service.config.run)
+            .map_err(|problems| problems.to_string())?;
         version.spec = Arc::new(spec);
         Ok(version.workers())
     }

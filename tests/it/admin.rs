@@ -18,12 +18,12 @@ use switchman::routing::{self, Live};
 use switchman::rules::source::{self, SourceSpec};
 use switchman::supervisor;
 use switchman::version::{ServiceName, VersionId, VersionState, WorkerId, WorkerState};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::eventually;
+use crate::support::{eventually, patience};
 
 /// A switchman without watchers and data plane: registry, sources, supervisor and the admin API are real.
 struct World {
@@ -83,7 +83,7 @@ impl World {
 
         let socket = state.join("admin.sock");
         let listen = Some("127.0.0.1:0".parse().unwrap());
-        let bound = admin::bind(&config::Admin { listen, socket: socket.clone() }).unwrap();
+        let bound = admin::bind(&config::Admin { listen, socket: socket.clone() }).await.unwrap();
         let address = bound.address().unwrap();
         let token = admin::auth::token(&state).unwrap();
         let (listening, is_listening) = watch::channel(false);
@@ -545,24 +545,27 @@ async fn rules_are_read_replaced_checked_and_explained() {
 #[tokio::test]
 async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let (world, _registry) = World::start(&["app"], Writer::Test).await;
-    let again = |socket: &Path| admin::bind(&config::Admin { listen: None, socket: socket.to_owned() });
-    let error = again(&world.socket).unwrap_err();
+    let again = |socket: &Path| {
+        let admin = config::Admin { listen: None, socket: socket.to_owned() };
+        async move { admin::bind(&admin).await }
+    };
+    let error = again(&world.socket).await.unwrap_err();
     assert!(error.to_string().starts_with("another switchman runs here"), "{error}");
     let taken = config::Admin { listen: Some(world.address), socket: world.folder.path().join("s") };
-    let error = admin::bind(&taken).unwrap_err();
+    let error = admin::bind(&taken).await.unwrap_err();
     assert!(error.hint().contains("ss -ltnp"), "{error}: {}", error.hint());
 
     // A socket without its process, as after a kill -9.
     let stale = world.folder.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     assert!(stale.exists());
-    let bound = again(&stale).unwrap();
+    let bound = again(&stale).await.unwrap();
     assert_eq!(bound.socket(), stale);
     UnixStream::connect(&stale).await.unwrap();
 
     let file = world.folder.path().join("file");
     std::fs::write(&file, "precious").unwrap();
-    assert!(again(&file).unwrap_err().to_string().ends_with("is no socket"));
+    assert!(again(&file).await.unwrap_err().to_string().ends_with("is no socket"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
     world.end().await;
 }
@@ -625,6 +628,76 @@ async fn the_command_line_runs_versions_that_really_run() {
     assert_eq!(status, 0);
     assert!(stdout.lines().any(|l| l.ends_with("out serving")), "{stdout}");
     world.end().await;
+}
+
+/// A command that goes on until Ctrl-C.
+struct Following {
+    child: tokio::process::Child,
+    lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
+}
+
+impl Following {
+    fn start(world: &World, args: &[&str]) -> Self {
+        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchman"))
+            .args(args)
+            .arg("--admin")
+            .arg(&world.socket)
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    async fn line(&mut self) -> String {
+        let line = tokio::time::timeout(patience(), self.lines.next_line()).await.expect("a line comes");
+        line.unwrap().expect("it goes on")
+    }
+
+    async fn interrupt(mut self) -> i32 {
+        let pid = rustix::process::Pid::from_raw(self.child.id().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let status = tokio::time::timeout(patience(), self.child.wait()).await.expect("it ends").unwrap();
+        status.code().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn watch_tells_each_change_and_follow_each_line() {
+    let (world, _registry) = World::start(&["app"], Writer::Supervisor).await;
+    world.arrive("app", "4f2a91c").await;
+    world.ready("app", "4f2a91c").await;
+
+    let mut watch = Following::start(&world, &["versions", "--watch", "--json"]);
+    let first: Value = serde_json::from_str(&watch.line().await).unwrap();
+    assert_eq!(first["versions"][0]["aliases"], json!(["latest"]));
+    assert_eq!(world.ask("POST /services/app/versions/4f2a91c/promote", "").await.status, 200);
+    let second: Value = serde_json::from_str(&watch.line().await).unwrap();
+    assert_eq!(second["versions"][0]["aliases"], json!(["current", "latest"]));
+    assert!(first["generation"].as_u64() < second["generation"].as_u64());
+    assert_eq!(watch.interrupt().await, 0);
+
+    let mut follow = Following::start(&world, &["logs", "-f", "current"]);
+    assert!(follow.line().await.ends_with(" 0 out serving"));
+    let address =
+        world.ask("GET /services/app/versions/4f2a91c", "").await.json()["workers"][0]["address"].clone();
+    let worker = TcpStream::connect(address.as_str().unwrap()).await.unwrap();
+    exchange(worker, "GET /a-line-for-the-log", &["host: x"], b"").await;
+    // http.server tells of the missing file in a line of its own first.
+    let line = eventually_line(&mut follow, "/a-line-for-the-log").await;
+    assert!(line.contains(" 0 err "), "{line}");
+    assert_eq!(follow.interrupt().await, 0);
+    world.end().await;
+}
+
+async fn eventually_line(follow: &mut Following, part: &str) -> String {
+    loop {
+        let line = follow.line().await;
+        if line.contains(part) {
+            return line;
+        }
+    }
 }
 
 #[tokio::test]

@@ -12,8 +12,10 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-pub use sample::serve as serve_sample;
+pub use sample::{SampleArgs, serve as serve_sample};
 
+use crate::cli::failure::Failure;
+use crate::cli::output;
 use load::Load;
 use stage::{Stage, StepError};
 
@@ -23,15 +25,20 @@ const BUILDS: [&str; 3] = ["3f9a1c2", "7b20d4e", "c5e88f0"];
 /// Cookies that the load's users carry: enough for a percentage to show.
 const USERS: usize = 1_000;
 
-/// Runs the demo. `once` ends it after the last step; else it goes on until Ctrl-C (on a terminal).
-pub async fn run(once: bool) -> ExitCode {
-    let stay = !once && std::io::stdout().is_terminal();
+/// How long the example runs.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Go through the steps once and end; the exit status says whether all went well
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Goes through the steps; then, on a terminal and without `--once`, goes on until Ctrl-C.
+pub async fn run(args: DemoArgs) -> ExitCode {
+    let stay = !args.once && std::io::stdout().is_terminal();
     match script(stay).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => Failure::failed(error.to_string()).report(),
     }
 }
 
@@ -43,7 +50,10 @@ async fn script(stay: bool) -> Result<(), StepError> {
     stage.deploy(first)?;
     stage.wait(first, "state", "ready").await?;
     stage.wait_alias(first, "current").await?;
-    say("rsync", &format!("{first} arrived and started; the first version of all becomes `current` by itself"));
+    say(
+        "rsync",
+        &format!("{first} arrived and started; the first version of all becomes `current` by itself"),
+    );
 
     stage.deploy(second)?;
     stage.deploy(third)?;
@@ -73,13 +83,21 @@ async fn script(stay: bool) -> Result<(), StepError> {
     let seen = load.tally();
     let share = seen.share(third);
     expect((5.0..=15.0).contains(&share), || format!("about 10 % at {third}, seen: {seen}"))?;
-    say("canary", &format!("a rule sends 10 % (by cookie) to {third}, in force {took} ms after the edit: {seen}"));
+    say(
+        "canary",
+        &format!("a rule sends 10 % (by cookie) to {third}, in force {took} ms after the edit: {seen}"),
+    );
 
     let pinned = load::version_for(stage.address(), Some(("x-qa", "yes"))).await?;
     expect(pinned != third, || format!("x-qa means nothing yet, {pinned} answered"))?;
     stage.rules(&format!("{}{}", qa(third), split_routes(third)), &load, third).await?;
     let pinned = load.until_version(stage.address(), ("x-qa", "yes"), third).await?;
-    say("rule edit", &format!("the file is edited again: requests with `x-qa: yes` now get {pinned}, all others as before"));
+    say(
+        "rule edit",
+        &format!(
+            "the file is edited again: requests with `x-qa: yes` now get {pinned}, all others as before"
+        ),
+    );
 
     stage.write_rules("routes: [{name: broken, to: }, {when: {headers.x: 1}, split: {a: 500%}}]\n")?;
     stage.wait_refused().await?;
@@ -106,7 +124,9 @@ async fn script(stay: bool) -> Result<(), StepError> {
     let total = load.stop().await;
     stage.strike().await?;
     say("end", &format!("{total}; every process ended, the temporary folder is removed"));
-    expect(total.failures() == 0, || format!("{} requests failed: {}", total.failures(), total.first_failure()))
+    expect(total.failures() == 0, || {
+        format!("{} requests failed: {}", total.failures(), total.first_failure())
+    })
 }
 
 fn split(version: &str) -> String {
@@ -125,7 +145,7 @@ fn expect(held: bool, wanted: impl FnOnce() -> String) -> Result<(), StepError> 
     if held { Ok(()) } else { Err(StepError::new(format!("expected {}", wanted()))) }
 }
 
-#[allow(clippy::print_stdout, reason = "what the demo says is its output")]
 fn say(step: &str, what: &str) {
-    println!("{step:>10}  {what}");
+    // A reader that went away ends nothing: the demo's exit status still tells.
+    let _ = output::data(&format!("{step:>10}  {what}"));
 }

@@ -133,19 +133,29 @@ impl Stage {
         self.look(&format!("{version} is dark"), version, |v| v["dark"] == true).await
     }
 
-    async fn look(&mut self, what: &str, version: &str, held: impl Fn(&Value) -> bool) -> Result<(), StepError> {
+    async fn look(
+        &mut self,
+        what: &str,
+        version: &str,
+        held: impl Fn(&Value) -> bool,
+    ) -> Result<(), StepError> {
         let began = Instant::now();
         loop {
             self.still_runs()?;
             let said = self.command(&["versions", "--json"]).await?;
             let json: Value = serde_json::from_str(&said)
                 .map_err(|e| StepError::new(format!("`switchman versions --json` is no JSON: {e}")))?;
-            let seen = json["versions"].as_array().and_then(|all| all.iter().find(|v| v["version"] == version));
+            let seen =
+                json["versions"].as_array().and_then(|all| all.iter().find(|v| v["version"] == version));
             if seen.is_some_and(&held) {
                 return Ok(());
             }
             if began.elapsed() > PATIENCE {
-                return Err(StepError::new(format!("waited {PATIENCE:?} until {what}; seen: {}\n{}", json, self.log())));
+                return Err(StepError::new(format!(
+                    "waited {PATIENCE:?} until {what}; seen: {}\n{}",
+                    json,
+                    self.log()
+                )));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -200,10 +210,14 @@ impl Stage {
         let pid = self.server.id().and_then(|id| rustix::process::Pid::from_raw(id as i32));
         let pid = pid.ok_or_else(|| StepError::new(format!("switchman ended by itself\n{}", self.log())))?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(std::io::Error::from)?;
-        let status = tokio::time::timeout(PATIENCE, self.server.wait())
-            .await
-            .map_err(|_| StepError::new(format!("switchman did not end within {PATIENCE:?}\n{}", self.log())))??;
-        if status.success() { Ok(()) } else { Err(StepError::new(format!("switchman ended with {status}\n{}", self.log()))) }
+        let status = tokio::time::timeout(PATIENCE, self.server.wait()).await.map_err(|_| {
+            StepError::new(format!("switchman did not end within {PATIENCE:?}\n{}", self.log()))
+        })??;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(StepError::new(format!("switchman ended with {status}\n{}", self.log())))
+        }
     }
 
     async fn wait_serving(&mut self) -> Result<(), StepError> {
@@ -235,6 +249,7 @@ impl Stage {
 
 /// An address on loopback that is free now.
 fn free_address() -> Result<SocketAddr, StepError> {
-    let port = portpicker::pick_unused_port().ok_or_else(|| StepError::new("no free port is left on this machine"))?;
+    let port = portpicker::pick_unused_port()
+        .ok_or_else(|| StepError::new("no free port is left on this machine"))?;
     Ok(SocketAddr::from(([127, 0, 0, 1], port)))
 }

@@ -60,9 +60,7 @@ pub struct ServiceRules {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The document is said to be in etcd, and there is none.
-    #[error(
-        "the rules of {service} are at the etcd key {key}, and no etcd is configured\n  hint: etcd: {{endpoints: [\"http://127.0.0.1:2379\"]}}"
-    )]
+    #[error("the rules of {service} are at the etcd key {key}, and no etcd is configured")]
     NoEtcd {
         /// The service.
         service: ServiceName,
