@@ -191,7 +191,7 @@ async fn guard(State((access, token)): State<(Access, Secret)>, request: Request
         Err(refused) => refused.into_response(),
     };
     let status = response.status().as_u16();
-    if method.is_safe() {
+    if auth::is_reading(&method, &path) {
         tracing::debug!(%method, path, status, ?access, "admin request");
     } else {
         tracing::info!(%method, path, status, ?access, "admin change");
