@@ -17,10 +17,10 @@ const ROWS: [&[&str]; 6] = [
     &["main", "cli", "app"],
     &["proxy", "admin"],
     // `routing` joins what the registry and `rules::publisher` publish.
-    &["deploy::watcher", "supervisor", "routing"],
+    &["deploy::watcher", "supervisor", "promoter", "routing"],
     &["rules::source", "rules::publisher", "rules::offer", "rules::last_good"],
     &["config", "registry", "deploy", "rules"],
-    &["version", "metrics", "drain", "backoff", "hint", "fs_watch", "yaml", "telemetry"],
+    &["version", "metrics", "drain", "backoff", "hint", "fs_watch", "yaml", "telemetry", "state_lock"],
 ];
 
 /// What the rows do not say: the first never uses the others.
@@ -41,7 +41,11 @@ const ONLY: [(&str, &[&str], &str); 6] = [
     (r"\bsuper::super::", &[], "write the path from `crate::`, which the layers are checked by"),
     (
         r"\btokio::process\b|\bCommand::new\(|\bprocess::Command\b",
-        &["supervisor::worker", "supervisor::launch"],
+        &[
+            "supervisor::worker",
+            "supervisor::launch",
+            "cli::demo", // switchman itself, and rsync: what a person would type
+        ],
         "only the supervisor starts processes",
     ),
     (
@@ -54,7 +58,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "rules::last_good",       // kept on disk
             "rules::source::history", // kept on disk and in etcd
             "rules::source::file",    // kept on disk
-            "supervisor::stopped",    // kept on disk
+            "supervisor::memory",     // kept on disk
         ],
         "only admin::types is serialised outward; what is kept on disk is listed in tests/tidy.rs",
     ),

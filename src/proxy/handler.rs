@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -58,6 +57,16 @@ enum Unplanned {
     Refused(Refusal, Option<Request>),
 }
 
+/// What an idle connection sees next.
+enum Next {
+    /// The first bytes of a request.
+    Request(Box<Buffers>),
+    /// The client has left, or the connection was idle for too long.
+    End,
+    /// Draining has begun.
+    Drain,
+}
+
 /// Serves one connection until it ends.
 pub(crate) async fn serve<S>(thread: Rc<Thread>, alarm: Alarm<Thread>, io: S, client: IpAddr)
 where
@@ -91,23 +100,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.alarm.arm(if is_new { timeouts.head } else { timeouts.idle });
         let mut told_to_drain = false;
         loop {
-            let thread = &self.thread;
-            let found = poll_fn(|cx| {
+            let (thread, alarm, io) = (&self.thread, &self.alarm, &mut self.io);
+            let next = poll_fn(|cx| {
                 let mut buffers = thread.take_buffers();
-                let polled = buffers.down.poll_fill(cx, &mut self.io);
+                let polled = buffers.down.poll_fill(cx, io);
                 if let Poll::Ready(Ok(1..)) = polled {
-                    return Poll::Ready(Ok(buffers));
+                    return Poll::Ready(Next::Request(buffers));
                 }
                 thread.give_back(buffers);
-                if polled.is_ready() || self.alarm.expired() {
-                    return Poll::Ready(Err(false));
+                match polled {
+                    Poll::Pending if alarm.expired() => Poll::Ready(Next::End),
+                    Poll::Pending if thread.draining.get() && !told_to_drain => Poll::Ready(Next::Drain),
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(_) => Poll::Ready(Next::End),
                 }
-                if thread.draining.get() && !told_to_drain { Poll::Ready(Err(true)) } else { Poll::Pending }
             });
-            match found.await {
-                Ok(buffers) => return Some(buffers),
-                Err(false) => return None,
-                Err(true) => told_to_drain = true,
+            match next.await {
+                Next::Request(buffers) => return Some(buffers),
+                Next::End => return None,
+                Next::Drain => told_to_drain = true,
             }
             // A request may be on its way. A new connection was made to send one; an old one is asked once
             // more, after tokio has looked what has arrived.
@@ -258,13 +269,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// connection, and the client might never see the answer.
     async fn linger(&mut self, b: &mut Buffers) {
         self.alarm.arm(ticks(LINGER));
-        let io = &mut self.io;
-        if !matches!(self.alarm.race(io.shutdown()).await, Some(Ok(()))) {
+        if !matches!(self.alarm.race(self.io.shutdown()).await, Some(Ok(()))) {
             return;
         }
         loop {
             b.down.clear();
-            let read = poll_fn(|cx| b.down.poll_fill(cx, Pin::new(&mut *io).get_mut()));
+            let read = poll_fn(|cx| b.down.poll_fill(cx, &mut self.io));
             if !matches!(self.alarm.race(read).await, Some(Ok(1..))) {
                 return;
             }

@@ -206,4 +206,56 @@ mod tests {
              transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
         );
     }
+
+    proptest::proptest! {
+        /// Whatever is accepted is written in a form that is read the same way again, whoever reads it.
+        #[test]
+        fn what_is_passed_on_says_the_same(parts in proptest::collection::vec(part(), 1..14)) {
+            let text = format!("{}\r\n\r\n", parts.concat());
+            let read = |bytes: &[u8], out: &mut Vec<u8>| {
+                let forwarded = Forwarded::new("192.0.2.1".parse().unwrap());
+                request::parse(bytes, &Settings::default(), |head| {
+                    write_request(head, &forwarded, out);
+                    (head.method.to_owned(), head.authority.to_owned(), head.body)
+                })
+            };
+            let mut first = Vec::new();
+            if let Ok(Some((length, meant))) = read(text.as_bytes(), &mut first) {
+                proptest::prop_assert!(text[..length].ends_with("\r\n\r\n"));
+                let mut second = Vec::new();
+                let again = read(&first, &mut second).unwrap().unwrap();
+                proptest::prop_assert_eq!(again, (first.len(), meant));
+                proptest::prop_assert_eq!(first.len(), second.len());
+            }
+        }
+    }
+
+    /// Pieces that requests, good and bad ones, are made of.
+    fn part() -> impl proptest::strategy::Strategy<Value = &'static str> {
+        proptest::sample::select(vec![
+            "GET / HTTP/1.1\r\n",
+            "POST /a?b HTTP/1.1\r\n",
+            "GET http://h:1 HTTP/1.1\r\n",
+            "GET / HTTP/1.0\r\n",
+            "OPTIONS * HTTP/1.1\r\n",
+            "Host: a\r\n",
+            "Host: a:80\r\n",
+            "Content-Length: 5\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Connection: x-a, host\r\n",
+            "Connection: upgrade\r\n",
+            "Upgrade: websocket\r\n",
+            "TE: trailers\r\n",
+            "X-A: 1\r\n",
+            "X-Forwarded-For: 1\r\n",
+            "\r\n",
+            "\n",
+            "\r",
+            " ",
+            ":",
+            "x",
+            "\0",
+            "\t",
+        ])
+    }
 }

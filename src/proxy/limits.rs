@@ -1,6 +1,9 @@
 //! Everything that bounds a request or a connection, with defaults that protect without being noticed.
 
+use std::io;
 use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit};
 
 /// The most headers that [`Settings::headers`] can allow: a set of them is kept in 128 bits.
 pub(crate) const HEADERS_MAX: usize = 128;
@@ -28,12 +31,13 @@ pub struct Settings {
     pub tunnel_timeout: Duration,
     /// How long a request waits for its version under `unavailable: wait` (503). Default 30 s.
     pub wait_timeout: Duration,
-    /// Idle connections kept to one worker by one thread. Default 64.
+    /// Idle connections kept to one worker by one thread; fewer than run at a time means connecting anew all the
+    /// time. Default 512.
     pub idle_per_worker: usize,
     /// How long an idle connection to a worker is kept. Default 60 s.
     pub upstream_idle_timeout: Duration,
-    /// Connections from clients in all; more wait in the kernel's queue. Default: a quarter of the process's
-    /// limit of open files, as each may need a second one to a worker.
+    /// Connections from clients in all; more wait in the kernel's queue. Default: half of the process's limit
+    /// of open files, as each may need a second one to a worker; see [`raise_open_files`].
     pub max_connections: usize,
 }
 
@@ -50,15 +54,27 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(60),
             tunnel_timeout: Duration::from_secs(3600),
             wait_timeout: Duration::from_secs(30),
-            idle_per_worker: 64,
+            idle_per_worker: 512,
             upstream_idle_timeout: Duration::from_secs(60),
             max_connections: max_connections(),
         }
     }
 }
 
-/// A quarter of the limit of open files; where there is none, as many as ports.
+/// Half of the limit of open files; where there is none, as many as ports.
 fn max_connections() -> usize {
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    files.map_or(65_536, |files| usize::try_from(files / 4).unwrap_or(65_536)).max(64)
+    let files = rustix::process::getrlimit(Resource::Nofile).current;
+    files.map_or(65_536, |files| usize::try_from(files / 2).unwrap_or(65_536)).max(64)
+}
+
+/// Raises this process's limit of open files to what the system allows, as [`Settings::default`] builds on it.
+/// Returns the limit before and after. Processes started later inherit it.
+///
+/// # Errors
+/// The system refuses; the limit is as it was.
+pub fn raise_open_files() -> io::Result<(Option<u64>, Option<u64>)> {
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    let after = Rlimit { current: before.maximum, maximum: before.maximum };
+    rustix::process::setrlimit(Resource::Nofile, after)?;
+    Ok((before.current, before.maximum))
 }

@@ -3,7 +3,7 @@
 //! # The life of a request
 //!
 //! Each thread has its own listener, runtime, idle connections and counters; a request never leaves its thread.
-//! The numbers are those in [`handler`].
+//! The numbers are those in [`handler`] (1-3, 10), [`ask`] (4-7) and [`exchange`] (8-9).
 //!
 //! ```text
 //!  client --1 read head--> 2 parse, check --> 3 snapshot: host -> service -> rules -> version (route)
@@ -28,6 +28,7 @@
 //! HTTP/1 as bytes is [`h1`] alone, and [`handler::serve`] takes any stream, so that TLS and HTTP/2 can come
 //! beside it.
 
+pub(crate) mod ask;
 pub(crate) mod balance;
 pub(crate) mod clock;
 /// The answers that switchman makes itself.
@@ -57,7 +58,7 @@ use crate::metrics::ThreadSlot;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
-pub use crate::proxy::limits::Settings;
+pub use crate::proxy::limits::{Settings, raise_open_files};
 pub use crate::proxy::listener::{BindError, Listeners, bind};
 
 /// A thread of the data plane could not be started.

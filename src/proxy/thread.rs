@@ -91,6 +91,7 @@ pub(crate) struct Thread {
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
+    #[allow(clippy::vec_box, reason = "a set moves often: to a connection and back, as one pointer")]
     buffers: RefCell<Vec<Box<Buffers>>>,
     turn: Cell<usize>,
     /// The tick of the last warning, so that a dead worker does not flood the log.

@@ -60,7 +60,7 @@ pub(crate) fn command(run: &RunCommand, spec: &RunSpec, who: &Identity, address:
 /// Why the process could not be started.
 pub(crate) fn explain_spawn(error: &io::Error, run: &RunCommand, folder: &Path) -> String {
     if !folder.is_dir() {
-        return format!("could not be started: its folder {} is not there", folder.display());
+        return format!("its folder {} is not there", folder.display());
     }
     let program = match run {
         RunCommand::Shell(_) => "sh",
@@ -68,17 +68,17 @@ pub(crate) fn explain_spawn(error: &io::Error, run: &RunCommand, folder: &Path) 
     };
     match error.kind() {
         io::ErrorKind::NotFound if program.contains('/') => format!(
-            "could not be started: `{program}` was not found in {}; hint: correct `run`, or upload the file (a script \
+            "`{program}` was not found in {}; hint: correct `run`, or upload the file (a script \
              whose `#!` interpreter is missing looks the same)",
             folder.display()
         ),
-        io::ErrorKind::NotFound => format!(
-            "could not be started: `{program}` was not found in PATH; hint: install it, or write its whole path in `run`"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            format!("could not be started: `{program}` may not be executed; hint: chmod +x {program}")
+        io::ErrorKind::NotFound => {
+            format!("`{program}` was not found in PATH; hint: install it, or write its whole path in `run`")
         }
-        _ => format!("could not be started: `{program}`: {error}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("`{program}` may not be executed; hint: chmod +x {program}")
+        }
+        _ => format!("`{program}`: {error}"),
     }
 }
 

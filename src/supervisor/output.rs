@@ -24,13 +24,22 @@ pub const LINE_MAX: usize = 64 * 1024;
 const FOLLOW_LAG: usize = 1_024;
 
 /// Which of its two outputs a worker printed to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+impl Stream {
+    /// The word used in JSON, logs and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
 }
 
 /// One line that a worker printed.
@@ -162,7 +171,7 @@ impl Printer {
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let text: Arc<str> = Arc::from(String::from_utf8_lossy(bytes));
         let Self { service, version, worker, pid, stream } = self;
-        tracing::info!(target: "worker", %service, %version, %worker, pid, ?stream, "{text}");
+        tracing::info!(target: "worker", %service, %version, %worker, pid, stream = stream.as_str(), "{text}");
         logs.add(LogLine {
             at: Timestamp::now(),
             service: service.clone(),

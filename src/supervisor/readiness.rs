@@ -42,6 +42,8 @@ pub(crate) async fn wait(
     let started = Instant::now();
     let mut elsewhere = Elsewhere::default();
     loop {
+        // There is no time for another check after this one.
+        let last = started.elapsed() + ready.interval > ready.deadline;
         let failure = match &ready.check {
             ReadyCheck::After(time) => {
                 tokio::time::sleep(time.saturating_sub(started.elapsed())).await;
@@ -53,7 +55,7 @@ pub(crate) async fn wait(
             ReadyCheck::Http(_) | ReadyCheck::Tcp => {
                 // Connecting costs little; /proc lists every connection of the machine.
                 match health::tcp(address, ready.timeout).await {
-                    Err(failure) => elsewhere.look(address, tree, reporter).await.unwrap_or(failure),
+                    Err(failure) => elsewhere.look(address, tree, last, reporter).await.unwrap_or(failure),
                     Ok(()) => match who_listens(tree, address).await {
                         Listener::Other => return Verdict::PortTaken,
                         Listener::Nobody => format!("nothing listens on {address}"),
@@ -65,7 +67,7 @@ pub(crate) async fn wait(
                 }
             }
         };
-        if started.elapsed() + ready.interval > ready.deadline {
+        if last {
             return Verdict::Late(format!("did not become ready within {:?}: {failure}", ready.deadline));
         }
         tokio::time::sleep(ready.interval).await;
@@ -92,11 +94,17 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// What was found last; reported when it is new.
-    async fn look(&mut self, address: SocketAddr, tree: &SharedTree, reporter: &Reporter) -> Option<String> {
+    /// What was found last; reported when it is new. The `last` look is always a fresh one.
+    async fn look(
+        &mut self,
+        address: SocketAddr,
+        tree: &SharedTree,
+        last: bool,
+        reporter: &Reporter,
+    ) -> Option<String> {
         let now = Instant::now();
         let (at, pause) = self.next.unwrap_or((now, LOOK_ELSEWHERE_AFTER));
-        if now >= at {
+        if now >= at || last {
             self.next = Some((now + pause, pause * 2));
             let found = elsewhere(address, &ask(tree, Tree::listens_on).await);
             if let Some(new) = found.as_ref().filter(|_| found != self.found) {

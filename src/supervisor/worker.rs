@@ -3,6 +3,8 @@
 //! The only place that starts processes. It reports what it sees and decides nothing; when it has reported the
 //! end, nothing of the process tree is left and its port is free.
 
+use std::io;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use tokio::time::Instant;
 use super::launch::{self, Identity};
 use super::lifecycle::{End, ProcessId};
 use super::output::{LogStore, Printer, Stream};
-use super::port::PortTable;
+use super::port::{PortGuard, PortTable};
 use super::readiness::{self, SharedTree, Verdict, ask};
 use super::tree::{Listener, Tree};
 use super::{Event, Key};
@@ -82,47 +84,84 @@ pub(crate) async fn run(launch: Launch, mut told: oneshot::Receiver<()>, reporte
     reporter.send(Report::Ended(end)).await;
 }
 
+/// A process that was started, and what belongs to it.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    pid: u32,
+    /// Held until nothing of the process is left.
+    port: PortGuard,
+    tree: SharedTree,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// Why it is watched no longer.
+#[derive(Debug)]
+enum Watched {
+    Told,
+    Exited { status: io::Result<ExitStatus>, passed: bool },
+}
+
 async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Reporter) -> End {
-    let Launch { who, run, spec, .. } = launch;
-    let mut turn: Option<OwnedSemaphorePermit> = None;
-    if let Some(turns) = &launch.turns {
-        tokio::select! {
-            permit = turns.clone().acquire_owned() => turn = permit.ok(),
+    let turn = match &launch.turns {
+        None => None,
+        Some(turns) => tokio::select! {
+            turn = turns.clone().acquire_owned() => turn.ok(),
             _ = &mut *told => return End::Told,
+        },
+    };
+    let mut process = match start(launch).await {
+        Ok(process) => process,
+        Err(why) => return End::ByItself(format!("could not be started: {why}")),
+    };
+    reporter.send(Report::Spawned { pid: process.pid, address: process.port.address() }).await;
+    match process.watch(launch, turn, told, reporter).await {
+        Watched::Told => {
+            process.terminate(launch.spec.stop.grace).await;
+            End::Told
+        }
+        Watched::Exited { status, passed } => {
+            reporter.send(Report::Exited).await;
+            process.explain(launch, status, passed).await
         }
     }
-    if let Some(folder) = who.pidfile.parent()
-        && let Err(error) = tokio::fs::create_dir_all(folder).await
-    {
-        return End::ByItself(format!(
-            "could not be started: the folder {} cannot be made: {error}",
-            folder.display()
-        ));
+}
+
+/// Starts the process, or says why it cannot be.
+async fn start(launch: &Launch) -> Result<Process, String> {
+    let Launch { who, run, spec, .. } = launch;
+    if let Some(folder) = who.pidfile.parent() {
+        let made = tokio::fs::create_dir_all(folder).await;
+        made.map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
     }
-    let port = match launch.ports.pick() {
-        Ok(port) => port,
-        Err(error) => return End::ByItself(format!("could not be started: {error}")),
-    };
-    let address = port.address();
-    let mut child = match launch::command(run, spec, who, address).spawn() {
-        Ok(child) => child,
-        Err(error) => return End::ByItself(launch::explain_spawn(&error, run, &who.folder)),
-    };
+    let port = launch.ports.pick().map_err(|e| e.to_string())?;
+    let mut command = launch::command(run, spec, who, port.address());
+    let mut child = command.spawn().map_err(|e| launch::explain_spawn(&e, run, &who.folder))?;
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
-    let tree: SharedTree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile)));
-    reporter.send(Report::Spawned { pid, address }).await;
+    let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile)));
     let readers = read_output(&mut child, launch, pid);
+    Ok(Process { child, pid, port, tree, readers })
+}
 
-    let mut passed = false;
-    let mut waiting = true;
-    let turn_over = Instant::now() + TURN_MAX;
-    let status = {
-        let readiness = readiness::wait(&spec.ready, address, &tree, reporter);
+impl Process {
+    /// Waits until it is ready (and says so), ends, or is told to end. Its turn is over when it is ready, or after
+    /// [`TURN_MAX`].
+    async fn watch(
+        &mut self,
+        launch: &Launch,
+        mut turn: Option<OwnedSemaphorePermit>,
+        told: &mut oneshot::Receiver<()>,
+        reporter: &Reporter,
+    ) -> Watched {
+        let turn_over = Instant::now() + TURN_MAX;
+        let readiness = readiness::wait(&launch.spec.ready, self.port.address(), &self.tree, reporter);
         tokio::pin!(readiness);
+        let (mut waiting, mut passed) = (true, false);
         loop {
             tokio::select! {
-                status = child.wait() => break status,
+                status = self.child.wait() => return Watched::Exited { status, passed },
+                _ = &mut *told => return Watched::Told,
                 verdict = &mut readiness, if waiting => {
                     waiting = false;
                     turn = None;
@@ -130,29 +169,42 @@ async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Repo
                     reporter.send(Report::Verdict(verdict)).await;
                 }
                 () = tokio::time::sleep_until(turn_over), if turn.is_some() => turn = None,
-                _ = &mut *told => {
-                    terminate(&mut child, &tree, spec.stop.grace).await;
-                    finish(readers).await;
-                    return End::Told;
-                }
             }
         }
-    };
-    drop(turn);
-    reporter.send(Report::Exited).await;
-    let taken = !passed && ask(&tree, move |tree| tree.who_listens(address.port())).await == Listener::Other;
-    kill(&tree).await;
-    finish(readers).await;
+    }
 
-    let lines = launch.logs.tail(&who.service, &who.version, (who.worker, pid), QUOTED_LINES);
-    let how = match status {
-        Ok(status) => launch::explain_exit(status, run),
-        Err(error) => format!("ended, and its status cannot be read: {error}"),
-    };
-    if taken || (!passed && lines.iter().any(|line| says_in_use(line))) {
-        End::PortTaken(quote(&format!("{how}: its port {} was taken", address.port()), &lines))
-    } else {
-        End::ByItself(quote(&how, &lines))
+    /// Ends what the process has left behind, and says how it ended.
+    async fn explain(self, launch: &Launch, status: io::Result<ExitStatus>, passed: bool) -> End {
+        let port = self.port.address().port();
+        let taken = !passed && ask(&self.tree, move |tree| tree.who_listens(port)).await == Listener::Other;
+        kill(&self.tree).await;
+        finish(self.readers).await;
+        let Identity { service, version, worker, .. } = &launch.who;
+        let lines = launch.logs.tail(service, version, (*worker, self.pid), QUOTED_LINES);
+        let how = match status {
+            Ok(status) => launch::explain_exit(status, &launch.run),
+            Err(error) => format!("ended, and its status cannot be read: {error}"),
+        };
+        if taken || (!passed && lines.iter().any(|line| says_in_use(line))) {
+            End::PortTaken(quote(&format!("{how}: its port {port} was taken"), &lines))
+        } else {
+            End::ByItself(quote(&how, &lines))
+        }
+    }
+
+    /// TERM to the whole tree, `grace`, then KILL.
+    async fn terminate(mut self, grace: Duration) {
+        ask(&self.tree, |tree| tree.signal(Signal::TERM)).await;
+        let ends = async {
+            // How it ends does not matter to who told it to.
+            let _ = self.child.wait().await;
+            until_empty(&self.tree, None).await;
+        };
+        if tokio::time::timeout(grace, ends).await.is_err() {
+            kill(&self.tree).await;
+            let _ = tokio::time::timeout(KILL_MAX, self.child.wait()).await;
+        }
+        finish(self.readers).await;
     }
 }
 
@@ -198,21 +250,6 @@ async fn finish(readers: Vec<JoinHandle<()>>) {
             reader.abort();
         }
     }
-}
-
-/// TERM to the whole tree, `grace`, then KILL.
-async fn terminate(child: &mut Child, tree: &SharedTree, grace: Duration) {
-    ask(tree, |tree| tree.signal(Signal::TERM)).await;
-    let ends = async {
-        let _ = child.wait().await;
-        until_empty(tree, None).await;
-    };
-    if tokio::time::timeout(grace, ends).await.is_err() {
-        kill(tree).await;
-        // It was killed: its status does not matter.
-        let _ = tokio::time::timeout(KILL_MAX, child.wait()).await;
-    }
-    kill(tree).await;
 }
 
 /// KILL to the whole tree, until nothing of it is left.

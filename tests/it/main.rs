@@ -5,7 +5,9 @@ mod support;
 
 mod admin;
 mod deploy;
+mod e2e;
 mod fixtures;
+mod install;
 mod proxy;
 mod sources;
 mod supervisor;

@@ -210,4 +210,59 @@ mod tests {
         }
         assert!(read(&[b'0'; SIZE_LINE_MAX]).is_err(), "an endless size line");
     }
+
+    proptest::proptest! {
+        /// Where the bytes are cut on their way changes neither the body nor the verdict.
+        #[test]
+        fn cuts_change_nothing(
+            parts in proptest::collection::vec(part(), 1..20),
+            cuts in proptest::collection::vec(1usize..6, 1..40),
+        ) {
+            let bytes = parts.concat();
+            let (mut chunked, mut body, mut pending) = (Chunked::new(), Vec::new(), Vec::new());
+            let mut verdict = Ok(());
+            let mut rest = bytes.as_bytes();
+            for cut in cuts.iter().cycle() {
+                let (part, after) = rest.split_at((*cut).min(rest.len()));
+                rest = after;
+                pending.extend_from_slice(part);
+                match chunked.advance(&pending, |data| body.extend_from_slice(data)) {
+                    Ok(used) => drop(pending.drain(..used)),
+                    Err(_) => verdict = Err(()),
+                }
+                if rest.is_empty() || verdict.is_err() {
+                    break;
+                }
+            }
+            match read(bytes.as_bytes()) {
+                Ok((_, done, whole)) => {
+                    proptest::prop_assert_eq!(verdict, Ok(()));
+                    proptest::prop_assert_eq!((done, whole), (chunked.is_done(), body));
+                }
+                Err(_) => proptest::prop_assert_eq!(verdict, Err(())),
+            }
+        }
+    }
+
+    /// Pieces that chunked bodies, good and bad ones, are made of.
+    fn part() -> impl proptest::strategy::Strategy<Value = &'static str> {
+        proptest::sample::select(vec![
+            "0",
+            "1",
+            "3",
+            "a",
+            "\r\n",
+            "\r\n\r\n",
+            "\r",
+            "\n",
+            ";x=1",
+            "abc",
+            "X-A: b",
+            "1\r\na\r\n",
+            "0\r\n\r\n",
+            "3\r\nabc\r\n",
+            " ",
+            "\0",
+        ])
+    }
 }

@@ -11,3 +11,4 @@ pub(crate) mod field;
 pub(crate) mod pump;
 pub(crate) mod request;
 pub(crate) mod response;
+pub(crate) mod target;

@@ -8,6 +8,7 @@ use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::h1::chunked::Chunked;
 use crate::proxy::h1::field::{self, Field, Positions};
 use crate::proxy::h1::pump::Body;
+use crate::proxy::h1::target;
 use crate::proxy::limits::{HEADERS_MAX, Settings};
 
 /// Longest header name, in bytes.
@@ -138,7 +139,7 @@ fn check<'h, 'b>(
         return Err(Refusal::new(Cause::MethodNotSupported, "CONNECT is for forward proxies"));
     }
     let mut said = gather(headers, http11)?;
-    let Some(target) = split_target(method, path) else {
+    let Some(target) = target::split(method, path) else {
         return Err(Refusal::bad("the request target is neither a path nor an http URL with a valid host"));
     };
     if http11 && said.host.is_none() {
@@ -180,7 +181,7 @@ fn gather<'b>(headers: &[Header<'b>], http11: bool) -> Result<Said<'b>, Refusal>
         match field::classify(header.name) {
             Field::Other => continue,
             Field::Host => {
-                let host = std::str::from_utf8(header.value).ok().filter(|host| is_authority(host));
+                let host = std::str::from_utf8(header.value).ok().filter(|host| target::is_authority(host));
                 let Some(host) = host else {
                     return Err(Refusal::bad("the Host header is not a valid host"));
                 };
@@ -233,51 +234,6 @@ fn check_coding(value: &[u8]) -> Result<(), Refusal> {
         return Err(Refusal::bad("Transfer-Encoding is not exactly `chunked`"));
     }
     Err(Refusal::new(Cause::CodingNotSupported, "no Transfer-Encoding but `chunked` is understood"))
-}
-
-struct Target<'b> {
-    authority: Option<&'b str>,
-    origin: &'b str,
-}
-
-/// Splits a request target (RFC 9112 section 3.2) into authority and origin form.
-fn split_target<'b>(method: &str, target: &'b str) -> Option<Target<'b>> {
-    if target.contains('#') {
-        return None;
-    }
-    if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
-        return Some(Target { authority: None, origin: target });
-    }
-    let scheme_end = target.find("://")?;
-    let scheme = &target[..scheme_end];
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return None;
-    }
-    let rest = &target[scheme_end + 3..];
-    let (authority, origin) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    (!authority.is_empty() && is_authority(authority))
-        .then_some(Target { authority: Some(authority), origin })
-}
-
-/// A host, perhaps with a port; never user information, never a list. Empty is valid in a Host header.
-fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((host, "")) => (host, ""),
-            Some((host, rest)) => match rest.strip_prefix(':') {
-                Some(port) => (host, port),
-                None => return false,
-            },
-            None => return false,
-        },
-        None => text.split_once(':').unwrap_or((text, "")),
-    };
-    let literal = text.starts_with('[');
-    let valid =
-        |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&b) || (literal && b == b':');
-    (!host.is_empty() || text.is_empty())
-        && host.bytes().all(valid)
-        && port.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Who changed what, when, from what to what: one entry for each change that was made.
 //!
-//! Files keep one JSON object a line ([`record`]), etcd one a key; both are this [`Entry`].
+//! Files keep one JSON object a line (`record`), etcd one a key; both are this [`Entry`].
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};

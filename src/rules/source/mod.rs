@@ -113,7 +113,7 @@ pub enum Change {
     },
 }
 
-/// Why a change was not made. Nothing was written.
+/// Why a change was not made. Nothing was written, unless the message says that this is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// There is nothing to go back to, no such alias, or the alias is reserved.
@@ -149,7 +149,9 @@ impl ChangeError {
                 "look again (switchman versions, switchman rules get), then repeat the command"
             }
             Self::Invalid(_) => "mend the document and try it first: switchman rules check FILE",
-            Self::Unavailable(_) => "what is in force goes on; repeat the command once this is mended",
+            Self::Unavailable(_) => {
+                "what is in force goes on; once this is mended: switchman versions, then try again"
+            }
         }
     }
 }

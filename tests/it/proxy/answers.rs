@@ -4,6 +4,7 @@ use switchman::proxy::Settings;
 
 use super::rig::{answers, hello};
 use super::{GET, Rig, VERSION};
+use crate::support::eventually;
 
 #[tokio::test]
 async fn a_request_goes_to_the_worker_and_the_connection_stays() {
@@ -16,7 +17,7 @@ async fn a_request_goes_to_the_worker_and_the_connection_stays() {
         assert_eq!(response.header("x-switchman-version"), Some(VERSION));
         assert_eq!(response.header("connection"), None);
     }
-    assert_eq!(rig.counters.requests(), 3);
+    eventually("all are counted", || async { (rig.counters.requests() == 3).then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,11 @@
 //! The data plane on real sockets: registry and rules are made by hand, workers are tasks.
 
 mod answers;
+mod bodies;
+mod drains;
+mod faults;
+mod payloads;
 mod rig;
+mod upgrades;
 
 pub(crate) use rig::{GET, Rig, VERSION};

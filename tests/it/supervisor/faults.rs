@@ -30,17 +30,24 @@ async fn a_version_that_exits_at_once_fails_with_its_last_lines_and_changes_noth
 
 #[tokio::test]
 async fn a_worker_that_does_not_become_ready_says_why() {
-    for (run, words) in [
-        ("exec sleep 1000", "did not become ready within 1.5s: nothing listens on 127.0.0.1:"),
-        ("exec python3 server.py 0", "not on the port it was given (PORT="),
-        ("exec python3 server.py $PORT 500", "did not become ready within 1.5s: GET /healthz answered 500"),
-    ] {
-        let world = World::new(deadline(1_500));
-        world.deploy("bad0bad", run).await;
-        let reason = failure(&world, "bad0bad").await;
-        assert!(reason.contains(words), "{reason}");
-        world.end().await;
+    let world = World::new(deadline(6_000));
+    let versions = [
+        ("bad0001", "exec sleep 1000", "did not become ready within 6s: nothing listens on 127.0.0.1:"),
+        ("bad0002", "exec python3 server.py 0", "not on the port it was given (PORT="),
+        (
+            "bad0003",
+            "exec python3 server.py $PORT 500",
+            "did not become ready within 6s: GET /healthz answered 500",
+        ),
+    ];
+    for (version, run, _) in versions {
+        world.deploy(version, run).await;
     }
+    for (version, _, words) in versions {
+        let reason = failure(&world, version).await;
+        assert!(reason.contains(words), "{reason}");
+    }
+    world.end().await;
 }
 
 #[tokio::test]
@@ -138,9 +145,9 @@ async fn lines_are_kept_with_their_stream_and_can_be_followed() {
     for _ in 0..2 {
         let line = follower.recv().await.unwrap();
         assert_eq!((line.version.as_str(), line.worker.0, line.pid), ("4f2a91c", 0, pids(&version)[0]));
-        seen.insert(format!("{:?} {}", line.stream, line.text));
+        seen.insert(format!("{} {}", line.stream.as_str(), line.text));
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["Stderr err", "Stdout out"]);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["stderr err", "stdout out"]);
     assert_eq!(world.lines("4f2a91c").len(), 2);
     world.end().await;
 }

@@ -188,11 +188,7 @@ impl World {
         what: &str,
         is_so: impl Fn(&registry::Version) -> bool,
     ) -> Arc<registry::Version> {
-        let found = tokio::time::timeout(
-            crate::support::patience(),
-            eventually(what, async || self.version(version).filter(|v| is_so(v))),
-        );
-        found.await.unwrap_or_else(|_| panic!("{what}: {:#?}", self.version(version)))
+        eventually(what, async || self.version(version).filter(|v| is_so(v))).await
     }
 
     async fn until_state(&self, version: &str, state: VersionState) -> Arc<registry::Version> {

@@ -1,7 +1,9 @@
 //! What the tests share: waiting for conditions, worker programs, servers.
 
 pub(crate) mod etcd;
+pub(crate) mod http;
 pub(crate) mod relay;
+pub(crate) mod switchman;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -13,7 +15,6 @@ pub(crate) fn patience() -> Duration {
 }
 
 /// Asks until the answer is there; panics with `what` when patience ends.
-#[allow(dead_code, reason = "used by the tests as they arrive")]
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut ask: impl FnMut() -> F,

@@ -45,7 +45,7 @@ pub(crate) async fn apply(
             Err(failure) => tracing::debug!(%failure, "no answer to a change, looking whether it was made"),
         }
         let entries: Vec<String> = sent.iter().map(|(key, _)| key.clone()).collect();
-        let found = read(client, keys, &entries).await.map_err(|failure| unavailable(&failure))?;
+        let found = read(client, keys, &entries).await.map_err(|failure| unknown(&failure))?;
         mirror.replace(found.seen, found.revision);
         if sent.iter().any(|made| found.history.contains(made)) {
             return Ok(());
@@ -66,6 +66,13 @@ pub(crate) async fn apply(
         }
     }
     Err(ChangeError::Unavailable(format!("etcd did not take the change in {TRIES_MAX} tries")))
+}
+
+/// What a person is told where etcd went away in the middle.
+fn unknown(failure: &Failure) -> ChangeError {
+    ChangeError::Unavailable(format!(
+        "etcd went away meanwhile, and may or may not have made the change: {failure}"
+    ))
 }
 
 /// What a person is told where etcd does not answer.

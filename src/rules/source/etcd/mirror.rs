@@ -92,6 +92,8 @@ impl Contents {
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
     seen: BTreeMap<String, Seen>,
+    /// When everything was read; what happened until then is in it.
+    read_at: i64,
     /// The newest revision of the whole store that was heard of.
     pub(crate) revision: i64,
 }
@@ -100,13 +102,14 @@ impl Mirror {
     /// Everything anew, as one read at `revision` found it.
     pub(crate) fn replace(&mut self, found: Vec<Seen>, revision: i64) {
         self.seen = found.into_iter().map(|seen| (seen.key.clone(), seen)).collect();
+        self.read_at = revision;
         self.revision = revision;
     }
 
     /// One change of one key.
     pub(crate) fn event(&mut self, event: Seen) {
-        self.revision = self.revision.max(event.revision);
-        if event.revision >= self.revision_of(&event.key) {
+        if event.revision > self.read_at && event.revision >= self.revision_of(&event.key) {
+            self.revision = self.revision.max(event.revision);
             self.seen.insert(event.key.clone(), event);
         }
     }
@@ -227,6 +230,9 @@ mod tests {
         mirror.event(put("aliases/beta", 9, "bbbbbbb"));
         assert_eq!(mirror.contents(&keys()).aliases["beta"], "bbbbbbb");
         assert_eq!((mirror.guard_of(&beta), mirror.revision), (9, 9));
+        mirror.replace(Vec::new(), 11);
+        mirror.event(put("aliases/beta", 10, "ccccccc"));
+        assert!(mirror.is_empty(), "what was gone when everything was read stays gone");
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub(crate) struct AliasFiles {
 }
 
 impl AliasFiles {
-    /// Reads the aliases under `folder`. A file that cannot be read is reported, and `last_good` stands in
-    /// for it; a file that is not there holds no aliases.
+    /// Reads the aliases under `folder`. `last_good` stands in for a file that is not there (as after a move
+    /// from etcd), and for one that cannot be read, which is reported.
     pub(crate) fn open(folder: PathBuf, last_good: Arc<Aliases>) -> Self {
         let mut files = Self { folder, aliases: last_good, problems: Problems::default() };
         files.reload();
@@ -71,7 +71,7 @@ impl AliasFiles {
         let path = self.path();
         match read(&path) {
             Ok(aliases) => {
-                if *self.aliases != aliases {
+                if let Some(aliases) = aliases.filter(|aliases| *self.aliases != *aliases) {
                     self.aliases = Arc::new(aliases);
                 }
                 self.problems = Problems::default();
@@ -86,10 +86,11 @@ impl AliasFiles {
     }
 }
 
-fn read(path: &Path) -> io::Result<Aliases> {
+/// None where there is no file.
+fn read(path: &Path) -> io::Result<Option<Aliases>> {
     match fs::read(path) {
-        Ok(text) => Ok(serde_json::from_slice(&text)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Aliases::new()),
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -126,6 +127,20 @@ mod tests {
         assert_eq!(history[1].from["current"], "aaaaaaa");
         assert!(history[1].from["previous"].is_null());
         assert_eq!(history[1].to["current"], "bbbbbbb");
+    }
+
+    #[test]
+    fn a_file_that_is_gone_resets_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let who = Who("bob".to_owned());
+        let good: Arc<Aliases> = Arc::new([("current".to_owned(), "aaaaaaa".to_owned())].into());
+        let mut files = AliasFiles::open(folder.path().to_owned(), good);
+        assert!(files.problems().is_empty());
+        files.apply(&promote("bbbbbbb"), &who).unwrap();
+        fs::remove_file(folder.path().join("aliases.json")).unwrap();
+        files.apply(&promote("ccccccc"), &who).unwrap();
+        assert_eq!(files.aliases()["previous"], "bbbbbbb");
+        assert_eq!(read(&folder.path().join("aliases.json")).unwrap().as_ref(), Some(&**files.aliases()));
     }
 
     #[test]
