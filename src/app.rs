@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, AdminState, Logs};
+use crate::admin::{self, AdminState};
 use crate::config::{self, Config, Promote, Secret};
 use crate::deploy::VersionChange;
 use crate::deploy::watcher::{self, WatchSpec};
@@ -135,7 +135,6 @@ impl App {
             live,
             supervisor: supervisor.clone(),
             sources,
-            logs: Logs(Arc::new(|_, _| Vec::new())),
             token,
             listening: tokio::sync::watch::channel(true).1,
         };

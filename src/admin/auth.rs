@@ -22,6 +22,8 @@ pub const TOKEN_FILE: &str = "admin.token";
 const TOKEN_BYTES: usize = 32;
 /// The fewest characters of a token that a person wrote into the file.
 const TOKEN_LEN_MIN: usize = 16;
+/// What POST asks and does not change; no other path ends like these.
+const READING_POSTS: [&str; 2] = ["/rules/check", "/rules/explain"];
 /// Paths that are always open: a load balancer asks them.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
@@ -103,7 +105,7 @@ pub(crate) enum Access {
     /// The unix socket: its file mode is the guard.
     Socket,
     /// A TCP listener that only this machine reaches.
-    Loopback(IpAddr),
+    Loopback,
     /// A TCP listener that others reach.
     Beyond,
 }
@@ -111,11 +113,20 @@ pub(crate) enum Access {
 impl Access {
     /// That of a TCP listener.
     pub(crate) fn of(address: IpAddr) -> Self {
-        if address.to_canonical().is_loopback() { Self::Loopback(address) } else { Self::Beyond }
+        if address.to_canonical().is_loopback() { Self::Loopback } else { Self::Beyond }
     }
 }
 
-/// Whether a request may go on. Reading is GET and HEAD; everything else counts as a change.
+/// Whether a request changes nothing: GET and HEAD, and the questions that need a body.
+pub(crate) fn is_reading(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::GET | Method::HEAD => true,
+        Method::POST => READING_POSTS.iter().any(|end| path.ends_with(end)),
+        _ => false,
+    }
+}
+
+/// Whether a request may go on.
 pub(crate) fn check(
     access: Access,
     token: &Secret,
@@ -123,22 +134,22 @@ pub(crate) fn check(
     path: &str,
     headers: &HeaderMap,
 ) -> Result<(), ApiError> {
-    let reading = matches!(*method, Method::GET | Method::HEAD);
-    if let Access::Loopback(bound) = access {
+    let reading = is_reading(method, path);
+    if access == Access::Loopback {
         let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if !is_local_name(host, bound) {
+        if !is_local_name(host) {
             let detail = format!("the admin listener does not answer to the name `{host}`");
             return Err(ApiError::new(Kind::Forbidden, detail)
                 .hint("reach it by its address (127.0.0.1) or as localhost"));
         }
     }
-    if access != Access::Socket && !reading && is_cross_site(headers) {
+    if access != Access::Socket && !method.is_safe() && is_cross_site(headers) {
         return Err(ApiError::new(Kind::Forbidden, "a page of another site asked for a change")
             .hint("changes come from the command line, or from a page of this listener"));
     }
     let open = match access {
         Access::Socket => true,
-        Access::Loopback(_) => reading,
+        Access::Loopback => reading,
         Access::Beyond => reading && OPEN_PATHS.contains(&path),
     };
     if open {
@@ -158,12 +169,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether `Host` is a name that only this machine has: localhost, an IP address, or what was bound.
-fn is_local_name(host: &str, bound: IpAddr) -> bool {
+/// Whether `Host` is a name that no stranger can point here: localhost, or an IP address.
+fn is_local_name(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let ip = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name).parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || ip.is_ok() || name == bound.to_string()
+    name.eq_ignore_ascii_case("localhost") || ip.is_ok()
 }
 
 /// Whether a browser says that the page that asks is not of this listener.
@@ -178,7 +189,7 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    const LOOPBACK: Access = Access::Loopback(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    const LOOPBACK: Access = Access::Loopback;
     const HOST: (&str, &str) = ("host", "127.0.0.1:7001");
 
     fn status(access: Access, method: Method, path: &str, given: &[(&str, &str)]) -> u16 {
@@ -200,7 +211,8 @@ mod tests {
         let right = ("authorization", "Bearer 0123456789abcdef");
         let wrong = ("authorization", "Bearer 0123456789abcdee");
         let origin = |o| ("origin", o);
-        let cases: &[(Access, &Method, &str, &[(&str, &str)], u16)] = &[
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let cases: &[(Access, &Method, &str, Headers<'_>, u16)] = &[
             (Access::Socket, &get, "/versions", &[], 200),
             (Access::Socket, &post, "/x", &[("host", "anything")], 200),
             (LOOPBACK, &get, "/versions", &[HOST], 200),
@@ -209,6 +221,9 @@ mod tests {
             (LOOPBACK, &post, "/x", &[HOST, ("authorization", "Basic 0123456789abcdef")], 401),
             (LOOPBACK, &post, "/x", &[HOST, right], 200),
             (LOOPBACK, &post, "/x", &[HOST, ("authorization", "bearer 0123456789abcdef")], 200),
+            (LOOPBACK, &post, "/services/app/rules/check", &[HOST], 200),
+            (LOOPBACK, &post, "/services/app/rules/explain", &[HOST, origin("http://evil.example")], 403),
+            (LOOPBACK, &Method::PUT, "/services/app/rules", &[HOST], 401),
             (LOOPBACK, &get, "/versions", &[("host", "LOCALHOST:7001")], 200),
             (LOOPBACK, &get, "/versions", &[("host", "[::1]:7001")], 200),
             (LOOPBACK, &get, "/versions", &[("host", "evil.example:7001")], 403),
@@ -222,6 +237,7 @@ mod tests {
             (Access::Beyond, &get, "/healthz", &[], 200),
             (Access::Beyond, &get, "/readyz", &[], 200),
             (Access::Beyond, &post, "/healthz", &[], 401),
+            (Access::Beyond, &post, "/services/app/rules/check", &[], 401),
             (Access::Beyond, &post, "/x", &[right], 200),
         ];
         for (access, method, path, headers, expected) in cases {
@@ -233,7 +249,7 @@ mod tests {
     #[test]
     fn a_mapped_loopback_address_is_loopback_and_any_address_is_not() {
         let access = |text: &str| Access::of(text.parse().unwrap());
-        assert!(matches!(access("::ffff:127.0.0.1"), Access::Loopback(_)));
+        assert_eq!(access("::ffff:127.0.0.1"), Access::Loopback);
         assert_eq!(access("0.0.0.0"), Access::Beyond);
         assert_eq!(access("::"), Access::Beyond);
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -204,24 +205,33 @@ impl Client {
         &self.endpoint
     }
 
-    /// Makes one call; every status but 2xx is an error.
+    /// Makes one call and takes the whole answer; every status but 2xx is an error.
     pub async fn send(&self, call: Call) -> Result<Answer, ClientError> {
         let work = async {
-            match &self.endpoint {
-                Endpoint::Socket(path) => {
-                    let stream = self.connect(UnixStream::connect(path)).await?;
-                    self.exchange(TokioIo::new(stream), "localhost", call).await
-                }
-                Endpoint::Tcp(authority) => {
-                    let stream = self.connect(TcpStream::connect(authority)).await?;
-                    self.exchange(TokioIo::new(stream), authority, call).await
-                }
-            }
+            let response = self.open(call).await?;
+            let status = response.status();
+            Ok(Answer { status, body: self.collect(response).await?, endpoint: self.endpoint.clone() })
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
             Ok(answer) => answer,
             Err(_) => Err(self.broken(format!("nothing came within {ANSWER_TIMEOUT:?}"))),
         }
+    }
+
+    /// Makes one call and hands on the answer piece by piece, until it ends or `take` does.
+    pub async fn follow<E: From<ClientError>>(
+        &self,
+        call: Call,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut body = self.open(call).await?.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| self.broken(e.to_string()))?;
+            if let Some(data) = frame.data_ref() {
+                take(data)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes one call and reads the answer.
@@ -247,7 +257,37 @@ impl Client {
         })
     }
 
-    async fn exchange<S>(&self, stream: TokioIo<S>, host: &str, call: Call) -> Result<Answer, ClientError>
+    /// Makes one call, up to the head of a good answer.
+    async fn open(&self, call: Call) -> Result<Response<Incoming>, ClientError> {
+        let response = match &self.endpoint {
+            Endpoint::Socket(path) => {
+                let stream = self.connect(UnixStream::connect(path)).await?;
+                self.exchange(TokioIo::new(stream), "localhost", call).await?
+            }
+            Endpoint::Tcp(authority) => {
+                let stream = self.connect(TcpStream::connect(authority)).await?;
+                self.exchange(TokioIo::new(stream), authority, call).await?
+            }
+        };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        match serde_json::from_slice::<types::Problem>(&self.collect(response).await?) {
+            Ok(problem) => Err(ClientError::Problem(Box::new(problem))),
+            Err(_) => Err(ClientError::NotSwitchman {
+                endpoint: self.endpoint.clone(),
+                detail: format!("it answers {status}"),
+            }),
+        }
+    }
+
+    async fn exchange<S>(
+        &self,
+        stream: TokioIo<S>,
+        host: &str,
+        call: Call,
+    ) -> Result<Response<Incoming>, ClientError>
     where
         TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
@@ -256,20 +296,12 @@ impl Client {
             hyper::client::conn::http1::handshake(stream).await.map_err(|e| self.broken(e.to_string()))?;
         // Its errors come out of `send_request` too.
         tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|e| self.broken(e.to_string()))?;
-        let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|e| self.broken(e.to_string()))?;
-        let answer = Answer { status: parts.status, body: body.to_bytes(), endpoint: self.endpoint.clone() };
-        if answer.status.is_success() {
-            return Ok(answer);
-        }
-        match serde_json::from_slice::<types::Problem>(&answer.body) {
-            Ok(problem) => Err(ClientError::Problem(Box::new(problem))),
-            Err(_) => Err(ClientError::NotSwitchman {
-                endpoint: self.endpoint.clone(),
-                detail: format!("it answers {}", answer.status),
-            }),
-        }
+        sender.send_request(request).await.map_err(|e| self.broken(e.to_string()))
+    }
+
+    async fn collect(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        Ok(body.map_err(|e| self.broken(e.to_string()))?.to_bytes())
     }
 
     fn request(&self, host: &str, call: Call) -> Result<Request<Full<Bytes>>, ClientError> {

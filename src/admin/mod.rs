@@ -10,7 +10,6 @@
 //! published snapshot shows it, so that who changes and then reads sees the change.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -19,7 +18,7 @@ use crate::config::Secret;
 use crate::routing::Live;
 use crate::rules::source::SourceHandle;
 use crate::supervisor::command::SupervisorHandle;
-use crate::version::{ServiceName, VersionId};
+use crate::version::ServiceName;
 
 /// The paths.
 mod api;
@@ -45,28 +44,12 @@ pub struct AdminState {
     pub node: String,
     /// What exists and where requests go.
     pub live: Arc<Live>,
-    /// Starts and stops versions.
+    /// Starts and stops versions, and keeps what their workers print.
     pub supervisor: SupervisorHandle,
     /// Changes rules and aliases; one for each service.
     pub sources: BTreeMap<ServiceName, SourceHandle>,
-    /// The last lines of a version's workers.
-    pub logs: Logs,
     /// What a request over TCP must carry to change something.
     pub token: Secret,
     /// Turns true when the data plane listens, for `/readyz`.
     pub listening: watch::Receiver<bool>,
-}
-
-/// Reads the last lines that the workers of a version printed, oldest first, without line ends. The supervisor
-/// keeps them; this is only how the API asks.
-#[derive(Clone)]
-pub struct Logs(pub Arc<LogReader>);
-
-/// The function in [`Logs`].
-pub type LogReader = dyn Fn(&ServiceName, &VersionId) -> Vec<String> + Send + Sync;
-
-impl fmt::Debug for Logs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Logs")
-    }
 }

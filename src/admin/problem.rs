@@ -186,7 +186,7 @@ pub(crate) async fn as_problem(request: Request, next: Next) -> Response {
     let kind = Kind::of_status(status);
     let error = match kind {
         Kind::NotFound => ApiError::new(kind, format!("{what} is not part of the admin API"))
-            .hint("GET /versions lists what runs; docs/operations.md lists every path"),
+            .hint("begin with GET /versions, or type: switchman help"),
         Kind::MethodNotAllowed => {
             let allowed = parts.headers.get(header::ALLOW).and_then(|v| v.to_str().ok());
             let error = ApiError::new(kind, format!("{what} is not possible"));

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -19,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::auth::{self, Access};
 use crate::admin::{AdminState, api, problem};
 use crate::config::{self, Secret};
+
+/// How long requests may go on after the end was announced; followed logs never end by themselves.
+const ENDING_GRACE: Duration = Duration::from_secs(2);
 
 /// Why the admin API cannot be reached where the configuration says.
 #[derive(Debug, thiserror::Error)]
@@ -141,28 +145,34 @@ async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindErro
     Ok((listener, SocketFile(path.to_owned())))
 }
 
-/// Answers on both listeners until `cancel`; requests that run then are answered first.
+/// Answers on both listeners until `cancel`; requests that run then have [`ENDING_GRACE`] to end. Call within a
+/// tokio runtime.
 pub fn serve(bound: Bound, state: AdminState, cancel: CancellationToken) -> JoinHandle<()> {
-    let router = |access| guarded(api::router(state.clone()), access, state.token.clone());
-    let unix = axum::serve(bound.unix, router(Access::Socket))
-        .with_graceful_shutdown(cancel.clone().cancelled_owned())
-        .into_future();
-    let tcp = bound.tcp.map(|(listener, address)| {
-        axum::serve(listener, router(Access::of(address.ip())))
-            .with_graceful_shutdown(cancel.cancelled_owned())
-            .into_future()
-    });
-    let file = bound.file;
     tokio::spawn(async move {
-        let tcp = async {
-            match tcp {
-                Some(tcp) => tcp.await,
-                None => Ok(()),
-            }
+        let Bound { tcp, unix, file } = bound;
+        let router = |access| guarded(api::router(state.clone()), access, state.token.clone());
+        let socket = async {
+            axum::serve(unix, router(Access::Socket))
+                .with_graceful_shutdown(cancel.clone().cancelled_owned())
+                .await
         };
-        // axum's accept loops go on after errors: an error here means that a loop itself has ended.
-        if let (Err(error), _) | (_, Err(error)) = tokio::join!(unix, tcp) {
-            tracing::error!(%error, "an admin listener ended");
+        let tcp = async {
+            let Some((listener, address)) = tcp else { return Ok(()) };
+            axum::serve(listener, router(Access::of(address.ip())))
+                .with_graceful_shutdown(cancel.clone().cancelled_owned())
+                .await
+        };
+        let late = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(ENDING_GRACE).await;
+        };
+        tokio::select! {
+            (socket, tcp) = async { tokio::join!(socket, tcp) } => {
+                for error in [socket, tcp].into_iter().filter_map(io::Result::err) {
+                    tracing::error!(%error, "the admin API cannot be served");
+                }
+            }
+            () = late => tracing::debug!("an admin request did not end in time"),
         }
         drop(file);
     })
@@ -181,7 +191,7 @@ async fn guard(State((access, token)): State<(Access, Secret)>, request: Request
         Err(refused) => refused.into_response(),
     };
     let status = response.status().as_u16();
-    if method.is_safe() {
+    if auth::is_reading(&method, &path) {
         tracing::debug!(%method, path, status, ?access, "admin request");
     } else {
         tracing::info!(%method, path, status, ?access, "admin change");

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 
 use crate::admin::types;
-use crate::hint::Problem;
+use crate::hint::{Problem, Problems};
 use crate::registry;
 use crate::routing::{Routing, ServiceRouting};
+use crate::rules::table::{RuleTable, TargetId};
 use crate::version::{CURRENT, VersionState};
 
 /// Which versions are asked for.
@@ -107,27 +108,27 @@ fn problems(service: &ServiceRouting) -> impl Iterator<Item = types::ServiceProb
 
 /// What the publisher found, and the names in the table in force that lead nowhere now.
 pub(crate) fn rule_problems(service: &ServiceRouting) -> Vec<Problem> {
+    let mut unknown = unknown_names(service, &service.rules.table);
+    unknown.locate(&service.rules.origin, &service.rules.document);
     let mut problems = service.rules.problems.0.clone();
-    problems.extend(unknown_names(service, &service.rules.table).map(|mut problem| {
-        problem.file = Some(service.rules.origin.clone());
-        problem
-    }));
+    problems.append(&mut unknown.0);
     problems
 }
 
 /// A warning for each version or alias that `table` names and that does not exist now: it may still arrive.
 /// `current` is left out, since a service without versions has none.
-pub(crate) fn unknown_names(
-    service: &ServiceRouting,
-    table: &crate::rules::table::RuleTable,
-) -> impl Iterator<Item = Problem> {
-    table.targets().iter().filter(|name| *name != CURRENT).filter_map(|name| {
-        let error = service.resolve(name).err()?;
-        Some(
-            Problem::warning("", error.to_string())
-                .hint("it may still arrive; until then `unavailable` says what its requests get"),
-        )
-    })
+pub(crate) fn unknown_names(service: &ServiceRouting, table: &RuleTable) -> Problems {
+    let mut problems = Problems::default();
+    for (name, id) in table.targets().iter().zip(0..).filter(|(name, _)| *name != CURRENT) {
+        let Err(error) = service.resolve(name) else { continue };
+        let problem = Problem::warning("", error.to_string())
+            .hint("it may still arrive; until then `unavailable` says what its requests get");
+        problems.push(match table.target_place(TargetId(id)) {
+            Some((line, column)) => problem.at(line, column),
+            None => problem,
+        });
+    }
+    problems
 }
 
 /// The answer of `GET /services`.

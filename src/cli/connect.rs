@@ -11,12 +11,11 @@ use http::Method;
 use crate::admin::client::{self, Call, Client, Endpoint};
 use crate::admin::types;
 use crate::cli::failure::Failure;
+use crate::config;
 use crate::yaml::{self, Node};
 
 /// The environment variable with the admin token, for TCP.
 const TOKEN_VARIABLE: &str = "SWITCHMAN_TOKEN";
-/// Where the configuration lies if nobody says.
-const CONFIG_FILES: [&str; 2] = ["switchman.yaml", "/etc/switchman/switchman.yaml"];
 /// The socket's name in the state folder.
 const SOCKET_FILE: &str = "admin.sock";
 
@@ -40,17 +39,15 @@ pub(super) struct Reach {
 impl Reach {
     /// A client for the switchman that is meant; does not connect yet.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let (endpoint, state) = match &self.admin {
-            Some(text) => (Endpoint::parse(text)?, None),
-            None => {
-                let place = place(self.config.as_deref())?;
-                (Endpoint::Socket(place.socket), Some(place.state))
-            }
+        let place = || place(self.config.as_deref());
+        let endpoint = match &self.admin {
+            Some(text) => Endpoint::parse(text)?,
+            None => Endpoint::Socket(place()?.socket),
         };
-        let given = std::env::var(TOKEN_VARIABLE).ok();
         // The token of this machine is for this machine: it is not sent to whatever `--admin` names.
-        let state = state.or_else(|| is_here(&endpoint).then(default_state));
-        Ok(Client::new(endpoint, client::token(given, state.as_deref()), who()))
+        let state = if is_loopback(&endpoint) { Some(place()?.state) } else { None };
+        let token = client::token(std::env::var(TOKEN_VARIABLE).ok(), state.as_deref());
+        Ok(Client::new(endpoint, token, who()))
     }
 
     /// The service that is meant: the one that was named, else the only one.
@@ -81,52 +78,43 @@ struct Place {
 }
 
 fn place(config: Option<&Path>) -> Result<Place, Failure> {
-    let file = match config {
-        Some(file) => Some(file),
-        None => CONFIG_FILES.iter().map(Path::new).find(|file| file.is_file()),
-    };
-    let Some(file) = file else { return Ok(place_of(None, Path::new("/"))) };
     let hint = "say where it runs: --admin URL|PATH";
-    let text = std::fs::read_to_string(file)
+    let file = match (config::find(config), config) {
+        (Ok(file), _) => file,
+        (Err(_), None) => return place_of(None, Path::new("/")),
+        (Err(_), Some(file)) => {
+            return Err(
+                Failure::failed(format!("there is no configuration file at {}", file.display())).hint(hint)
+            );
+        }
+    };
+    let text = std::fs::read_to_string(&file)
         .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", file.display())).hint(hint))?;
-    let node = yaml::parse(&text).map_err(|mut problems| {
+    let (node, mut problems) = yaml::parse_all(&text);
+    if node.is_none() {
         problems.locate(&file.display().to_string(), &text);
-        Failure::failed(format!("the admin socket cannot be looked up\n{problems}")).hint(hint)
-    })?;
-    let folder = std::path::absolute(file).ok().and_then(|f| f.parent().map(Path::to_owned));
-    Ok(place_of(Some(&node), &folder.unwrap_or_default()))
+        return Err(Failure::failed(format!("the admin socket cannot be looked up\n{problems}")).hint(hint));
+    }
+    let folder = std::path::absolute(&file).ok().and_then(|f| f.parent().map(Path::to_owned));
+    place_of(node.as_ref(), &folder.unwrap_or_default())
 }
 
 /// Relative paths are taken from the file's folder, as `serve` takes them.
-fn place_of(config: Option<&Node>, folder: &Path) -> Place {
+fn place_of(config: Option<&Node>, folder: &Path) -> Result<Place, Failure> {
     let path = |node: Option<&Node>| node.and_then(Node::text).map(|text| folder.join(text));
-    let state = path(config.and_then(|c| c.get("state"))).unwrap_or_else(default_state);
+    let state = path(config.and_then(|c| c.get("state")))
+        .or_else(config::default_state)
+        .ok_or_else(|| Failure::failed("there is no home folder in which switchman could keep its state"))?;
     let socket = path(config.and_then(|c| c.get("admin")?.get("socket")));
-    Place { socket: socket.unwrap_or_else(|| state.join(SOCKET_FILE)), state }
+    Ok(Place { socket: socket.unwrap_or_else(|| state.join(SOCKET_FILE)), state })
 }
 
-/// Where `serve` keeps its state if nobody says.
-fn default_state() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/lib/switchman");
-    }
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set("XDG_STATE_HOME")
-        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
-        .unwrap_or_else(|| PathBuf::from("/var/lib"))
-        .join("switchman")
-}
-
-/// Whether an endpoint is on this machine.
-fn is_here(endpoint: &Endpoint) -> bool {
-    match endpoint {
-        Endpoint::Socket(_) => true,
-        Endpoint::Tcp(authority) => {
-            let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
-            let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-            host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
-        }
-    }
+/// Whether an endpoint is a TCP listener of this machine.
+fn is_loopback(endpoint: &Endpoint) -> bool {
+    let Endpoint::Tcp(authority) = endpoint else { return false };
+    let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// Who types, for the history: the person behind sudo, if there is one.
@@ -141,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_socket_is_found_from_two_keys() {
-        let place = |text: &str| place_of(Some(&yaml::parse(text).unwrap()), Path::new("/etc/switchman"));
+        let place =
+            |text: &str| place_of(Some(&yaml::parse(text).unwrap()), Path::new("/etc/switchman")).unwrap();
         let both = |socket: &str, state: &str| Place { socket: socket.into(), state: state.into() };
         assert_eq!(
             place("state: /var/lib/s\nadmin: {socket: /run/s.sock}"),
@@ -151,10 +140,8 @@ mod tests {
             place("state: st\nservices: 7"),
             both("/etc/switchman/st/admin.sock", "/etc/switchman/st")
         );
-        assert_eq!(
-            place("listen: x"),
-            Place { socket: default_state().join("admin.sock"), state: default_state() }
-        );
+        let state = config::default_state().unwrap();
+        assert_eq!(place("listen: x"), Place { socket: state.join("admin.sock"), state });
     }
 
     #[test]
@@ -166,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_token_file_is_for_this_machine_only() {
-        let here = |text: &str| is_here(&Endpoint::parse(text).unwrap());
+        let here = |text: &str| is_loopback(&Endpoint::parse(text).unwrap());
         assert!(here("http://127.0.0.1:7001") && here("http://[::1]:7001") && here("http://localhost"));
         assert!(!here("http://10.0.0.1:7001") && !here("http://127.0.0.1.example.com"));
     }

@@ -172,8 +172,9 @@ mod tests {
             "switchman rules set rules.yaml --if-revision 4",
             "switchman rules check -",
             "switchman rules explain -H x-qa:yes -b uid=77 -X POST --host app.example.com --client-ip ::1 /cart",
-            "switchman logs 4f2a91c",
+            "switchman logs 4f2a91c -f",
             "switchman demo --once",
+            "switchman demo-app --port 4000",
             "switchman completions fish",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));

@@ -6,9 +6,14 @@ use crate::cli::failure::Failure;
 
 /// Writes data to stdout, with a line end if it has none.
 pub(super) fn data(text: &str) -> Result<(), Failure> {
+    raw(text.as_bytes())?;
+    if text.is_empty() || text.ends_with('\n') { Ok(()) } else { raw(b"\n") }
+}
+
+/// Writes data to stdout as it is.
+pub(super) fn raw(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    match write!(stdout, "{text}{end}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::nobody_reads()),
         Err(error) => Err(Failure::failed(format!("stdout cannot be written: {error}"))),

@@ -64,20 +64,23 @@ pub(super) fn read_text(text: &str, file: &str, around: &Surroundings) -> (Optio
     (config, problems)
 }
 
+/// Where the state is kept if nobody says; none where there is no home folder either.
+pub fn default_state() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/switchman"));
+    }
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    absolute("XDG_STATE_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+        .map(|state| state.join("switchman"))
+}
+
 impl Surroundings {
     /// What this machine, user and environment say.
     pub(super) fn here(folder: PathBuf) -> Self {
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let state = if rustix::process::geteuid().is_root() {
-            Some(PathBuf::from("/var/lib/switchman"))
-        } else {
-            absolute("XDG_STATE_HOME")
-                .or_else(|| Some(absolute("HOME")?.join(".local/state")))
-                .map(|state| state.join("switchman"))
-        };
         Self {
             folder,
-            state,
+            state: default_state(),
             node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
         }

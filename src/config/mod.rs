@@ -22,7 +22,7 @@ mod tests;
 mod text;
 mod value;
 
-pub use load::{find, load};
+pub use load::{default_state, find, load};
 pub use reference::reference;
 
 use std::collections::BTreeMap;

@@ -101,7 +101,7 @@ pub(super) async fn promote(
     let service = find(&routing, &service)?;
     let version = service.resolve(&version)?;
     if !flags.force() {
-        must_be_ready(version, "promote")?;
+        must_be_ready(version, &format!("promote {}", version.id))?;
     }
     let change = Change::Promote { version: version.id.to_string() };
     turn_current(&state, service.name.as_str(), change, who).await
@@ -143,8 +143,8 @@ async fn turn_current(
     Ok(Json(view::version(service, current, Timestamp::now())))
 }
 
-/// Traffic must not be turned to a version that does not answer.
-fn must_be_ready(version: &registry::Version, verb: &str) -> Result<(), ApiError> {
+/// Traffic must not be turned to a version that does not answer. `command` is what was asked for, as it is typed.
+fn must_be_ready(version: &registry::Version, command: &str) -> Result<(), ApiError> {
     if !version.ready.is_empty() {
         return Ok(());
     }
@@ -155,9 +155,9 @@ fn must_be_ready(version: &registry::Version, verb: &str) -> Result<(), ApiError
     }
     let hint = match version.state {
         VersionState::Stopped | VersionState::Failed => {
-            format!("switchman start {}, or with all consequences: switchman {verb} --force", version.id)
+            format!("switchman start {}, or with all consequences: switchman {command} --force", version.id)
         }
-        _ => format!("wait until it is ready, or with all consequences: switchman {verb} --force"),
+        _ => format!("wait until it is ready, or with all consequences: switchman {command} --force"),
     };
     Err(ApiError::new(Kind::Refused, detail).hint(hint))
 }

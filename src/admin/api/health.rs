@@ -4,6 +4,7 @@ use axum::extract::State;
 
 use crate::admin::AdminState;
 use crate::admin::problem::{ApiError, Kind};
+use crate::rules::publisher::Published;
 
 /// The process answers.
 pub(super) async fn healthz() -> &'static str {
@@ -16,7 +17,7 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Result<&'static s
     let mut missing: Vec<String> = state
         .sources
         .keys()
-        .filter(|name| routing.service(name.as_str()).is_none_or(|s| s.rules.generation == 0))
+        .filter(|name| routing.service(name.as_str()).is_none_or(|s| knows_nothing(&s.rules)))
         .map(|name| format!("service `{name}` has not loaded its rules"))
         .collect();
     if !*state.listening.borrow() {
@@ -26,4 +27,9 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Result<&'static s
         return Ok("ok\n");
     }
     Err(ApiError::new(Kind::NotReady, missing.join("; ")))
+}
+
+/// The source was never reached, and no earlier run left anything: not even `current` is known.
+fn knows_nothing(rules: &Published) -> bool {
+    rules.stale_since.is_some() && rules.aliases.is_empty() && rules.document.is_empty()
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET  /versions ?service= &all=1                     GET  /services
-//! GET  /services/{s}/versions/{v}                     GET  /services/{s}/versions/{v}/logs
+//! GET  /services/{s}/versions/{v}                     GET  /services/{s}/versions/{v}/logs ?follow=1
 //! POST /services/{s}/versions/{v}/{start|stop|restart|drain|promote|scale} ?force=1
 //! POST /services/{s}/rollback ?force=1
 //! GET  /services/{s}/aliases    GET|PUT|DELETE /services/{s}/aliases/{name}
@@ -30,6 +30,7 @@ mod actions;
 mod aliases;
 mod explain;
 mod health;
+mod logs;
 mod rules;
 mod versions;
 
@@ -51,7 +52,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/versions", get(versions::list))
         .route("/services", get(versions::services))
         .route(&version(""), get(versions::one))
-        .route(&version("/logs"), get(versions::logs))
+        .route(&version("/logs"), get(logs::logs))
         .route(&version("/start"), post(actions::start))
         .route(&version("/stop"), post(actions::stop))
         .route(&version("/restart"), post(actions::restart))
@@ -77,6 +78,7 @@ struct Flags {
     service: Option<String>,
     all: Option<String>,
     force: Option<String>,
+    follow: Option<String>,
     name: Option<String>,
 }
 
@@ -87,6 +89,10 @@ impl Flags {
 
     fn force(&self) -> bool {
         is_on(self.force.as_deref())
+    }
+
+    fn follow(&self) -> bool {
+        is_on(self.follow.as_deref())
     }
 }
 

@@ -11,7 +11,7 @@ use super::explain::explanation;
 use super::{ByWhom, Flags, apply, find, json};
 use crate::admin::problem::{ApiError, Kind};
 use crate::admin::{AdminState, types, view};
-use crate::hint::{Problem, Problems};
+use crate::hint::Problem;
 use crate::routing::ServiceRouting;
 use crate::rules::source::Change;
 use crate::rules::{self, Context};
@@ -89,7 +89,7 @@ fn checked(service: &ServiceRouting, name: &str, text: &str) -> types::Checked {
         Err(problems) => types::Checked { ok: false, problems: problems.0 },
         Ok(compiled) => {
             let mut problems: Vec<Problem> = compiled.warnings.0;
-            let mut unknown = Problems(view::unknown_names(service, &compiled.table).collect());
+            let mut unknown = view::unknown_names(service, &compiled.table);
             unknown.locate(name, text);
             problems.extend(unknown.0);
             types::Checked { ok: true, problems }

@@ -1,9 +1,7 @@
-//! Reading: the versions, one of them, its last lines; the services.
+//! Reading: the versions, one of them; the services.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::header;
-use axum::response::IntoResponse;
 use jiff::Timestamp;
 
 use super::{Flags, find};
@@ -34,20 +32,4 @@ pub(super) async fn one(
     let routing = state.live.load();
     let service = find(&routing, &service)?;
     Ok(Json(view::version(service, service.resolve(&version)?, Timestamp::now())))
-}
-
-pub(super) async fn logs(
-    State(state): State<AdminState>,
-    Path((service, version)): Path<(String, String)>,
-) -> Result<impl IntoResponse, ApiError> {
-    let routing = state.live.load();
-    let service = find(&routing, &service)?;
-    let version = service.resolve(&version)?;
-    let lines = (state.logs.0)(&service.name, &version.id);
-    let mut text = String::with_capacity(lines.iter().map(|l| l.len() + 1).sum());
-    for line in &lines {
-        text.push_str(line);
-        text.push('\n');
-    }
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text))
 }
