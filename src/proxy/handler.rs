@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proxy::clock::{Alarm, ticks};
-use crate::proxy::error::{self, Cause, Manner, Refusal};
+use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::Failure;
 use crate::proxy::headers::Forwarded;
 use crate::proxy::route::{self, Client, Request, Route};
@@ -20,9 +20,6 @@ use crate::routing::NoVersion;
 
 /// How long a connection that is new when draining begins may take to send its request.
 const DRAIN_FIRST: Duration = Duration::from_secs(1);
-/// How long what a client still sends is read and thrown away, so that it sees our answer and no reset.
-const LINGER: Duration = Duration::from_secs(5);
-
 /// What becomes of the connection after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
@@ -247,67 +244,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
     }
-
-    /// Answers in the application's place.
-    async fn refuse(
-        &mut self,
-        refusal: &Refusal,
-        request: Option<&Request>,
-        version: Option<&str>,
-        b: &mut Buffers,
-    ) -> After {
-        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
-        // What follows a request that was not understood, or whose body was not read, cannot be understood.
-        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.thread.draining.get());
-        if version.is_none()
-            && let Some(request) = whole
-        {
-            b.down.consume(request.length);
-        }
-        let manner = Manner {
-            head_only: request.is_some_and(|r| r.is_head),
-            close: whole.is_none(),
-            http11: request.is_none_or(|r| r.http11),
-        };
-        b.response.clear();
-        error::write(refusal, version, manner, &mut b.response);
-        self.alarm.arm(self.thread.timeouts.body);
-        match self.alarm.race(self.io.write_all(&b.response)).await {
-            Some(Ok(())) if whole.is_some() => After::KeepAlive,
-            Some(Ok(())) => After::Linger,
-            _ => After::Close,
-        }
-    }
-
-    /// Says what went wrong with a worker; at most one line a tick.
-    fn log(&self, refusal: &Refusal, version: &Version) {
-        if refusal.cause.status() >= 500 && self.thread.may_warn() {
-            tracing::warn!(
-                cause = refusal.cause.as_str(),
-                detail = %refusal.detail,
-                service = %version.service,
-                version = %version.id,
-                "a request failed"
-            );
-        }
-    }
-
-    /// Closes our side and reads what the client still sends: unread bytes would make the kernel reset the
-    /// connection, and the client might never see the answer.
-    async fn linger(&mut self, b: &mut Buffers) {
-        self.alarm.arm(ticks(LINGER));
-        if !matches!(self.alarm.race(self.io.shutdown()).await, Some(Ok(()))) {
-            return;
-        }
-        loop {
-            b.down.clear();
-            let read = poll_fn(|cx| b.down.poll_fill(cx, &mut self.io));
-            if !matches!(self.alarm.race(read).await, Some(Ok(1..))) {
-                return;
-            }
-        }
-    }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
