@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Says what went wrong with a worker; at most one line a tick.
+    /// Says what went wrong with a worker; at most one line a second.
     pub(super) fn log(&self, refusal: &Refusal, version: &Version) {
         if refusal.cause.status() >= 500 && self.thread.may_warn() {
             tracing::warn!(
