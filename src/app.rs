@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,8 @@ use crate::version::ServiceName;
 
 /// Changes that the watchers may be ahead of the supervisor.
 const CHANGES_AHEAD: usize = 1024;
+/// How long a running admin request may take to end at the very end (who follows a log never ends by itself).
+const ADMIN_END: Duration = Duration::from_secs(1);
 /// Between two samples of the traffic counters.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -123,26 +125,31 @@ impl App {
             state: config.state.clone(),
         };
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());
-        watch(&config, changes, &inputs);
+        watch_roots(&config, changes, &inputs);
 
         let sources: BTreeMap<_, _> = rules.iter().map(|(n, r)| (n.clone(), r.handle.clone())).collect();
         tokio::spawn(promoter::run(live.clone(), policies(&config, &sources)));
         tokio::spawn(sample(live.clone()));
 
+        if let Err(error) = proxy::raise_open_files() {
+            tracing::warn!(%error, "the limit of open files stays as it is, and with it that of connections");
+        }
         let proxy = proxy::start(listeners, &live, &proxy::Settings::default())?;
+        let (listening, is_listening) = watch::channel(true);
         let state_for_admin = AdminState {
             node: config.node.clone(),
             live,
             supervisor: supervisor.clone(),
             sources,
             token,
-            listening: tokio::sync::watch::channel(true).1,
+            listening: is_listening,
         };
         let admin_end = CancellationToken::new();
         let admin = admin::serve(admin, state_for_admin, admin_end.clone());
 
         shutdown.await;
         tracing::info!(deadline = ?config.drain, "draining: no new connections, running requests end");
+        listening.send_replace(false);
         inputs.cancel();
         let drained = proxy.drain(config.drain).await;
         if drained.cut > 0 {
@@ -154,7 +161,10 @@ impl App {
             ended("a rule source", service.task.await);
         }
         admin_end.cancel();
-        ended("the admin server", admin.await);
+        match tokio::time::timeout(ADMIN_END, admin).await {
+            Ok(how) => ended("the admin server", how),
+            Err(_) => tracing::debug!("an admin request was cut"),
+        }
         drop(state);
         tracing::info!("ended");
         Ok(())
@@ -180,7 +190,7 @@ fn rules(
 }
 
 /// Starts watching each service's deploy root.
-fn watch(config: &Config, changes: mpsc::Sender<VersionChange>, cancel: &CancellationToken) {
+fn watch_roots(config: &Config, changes: mpsc::Sender<VersionChange>, cancel: &CancellationToken) {
     for (name, service) in &config.services {
         let spec = WatchSpec {
             service: name.clone(),

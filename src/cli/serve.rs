@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, BuildError};
@@ -64,7 +63,6 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
     for warning in &warnings.0 {
         output::note(&warning.to_string());
     }
-    raise_file_limit();
     let app = App::build(config).await.map_err(|e| failed(&e))?;
     for address in app.addresses() {
         tracing::info!(%address, "listening for requests");
@@ -108,14 +106,5 @@ impl Signals {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
         }
-    }
-}
-
-/// Takes as many open files as the system allows: each request may need two, and shells hand out 1,024.
-fn raise_file_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
