@@ -86,7 +86,7 @@ async fn a_version_that_prints_rubbish_runs_and_its_lines_can_be_read() {
     );
     std::fs::write(build.join("switchman.yaml"), run).unwrap();
     switchman.rsync(&build, "4f2a91c").await;
-    switchman.wait_version("4f2a91c", "is current", |v| v["dark"] == false).await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
     assert_eq!(get(&switchman.url("/")).await.unwrap().status, 200);
     eventually("its last line is kept", || async {
         switchman.done(&["logs", "4f2a91c"]).await.contains("the last line").then_some(())
