@@ -111,8 +111,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(link);
             }
         }
+        // Boxed, as is all that is rare: an idle connection of a client has the size of its largest future.
+        let connecting = Box::pin(upstream::connect(worker.clone(), thread.slot));
         self.alarm.arm(thread.timeouts.connect);
-        let why = match self.alarm.race(upstream::connect(worker.clone(), thread.slot)).await {
+        let why = match self.alarm.race(connecting).await {
             Some(Ok(link)) => return Ok(link),
             Some(Err(error)) => error.to_string(),
             None => format!("no answer within {:?}", thread.settings.connect_timeout),

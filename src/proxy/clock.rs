@@ -101,7 +101,7 @@ impl Clock {
 
 /// How many ticks a duration is, at least: the current tick has already begun.
 pub(crate) fn ticks(duration: Duration) -> u64 {
-    (duration.as_millis().div_ceil(TICK.as_millis()) as u64).saturating_add(1)
+    u64::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER).saturating_add(1)
 }
 
 fn anchor() -> (Instant, u64) {
@@ -165,5 +165,45 @@ impl<T: HasClock> Drop for Alarm<T> {
         let clock = self.owner.clock();
         clock.alarms.borrow_mut().try_remove(self.key);
         clock.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_never_early() {
+        for (ms, expected) in [(0, 1), (1, 2), (250, 2), (251, 3), (60_000, 241)] {
+            assert_eq!(ticks(Duration::from_millis(ms)), expected, "{ms} ms");
+        }
+        assert_eq!(ticks(Duration::MAX), NEVER);
+    }
+
+    struct Owner(Clock);
+
+    impl HasClock for Owner {
+        fn clock(&self) -> &Clock {
+            &self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn an_alarm_ends_what_it_guards_and_counts_its_connection() {
+        let owner = Rc::new(Owner(Clock::new()));
+        let alarm = Alarm::new(owner.clone());
+        alarm.attach().await;
+        assert_eq!(owner.0.open(), 1);
+        assert!(!alarm.expired(), "it is not armed");
+        alarm.arm(1);
+        tokio::select! {
+            () = owner.0.run() => {}
+            raced = alarm.race(std::future::pending::<()>()) => assert_eq!(raced, None),
+        }
+        assert!(owner.0.now() >= 1);
+        alarm.arm(1);
+        assert_eq!(alarm.race(async { 7 }).await, Some(7));
+        drop(alarm);
+        owner.0.at_most(0).await;
     }
 }

@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let answer = self.head(planned, &mut link, &mut upload, b).await?;
         if answer.connection == headers::Connection::Upgrade {
             self.write_response(b).await?;
-            upgrade::tunnel(&self.thread, &self.alarm, &mut self.io, &mut link.stream, b).await;
+            Box::pin(upgrade::tunnel(&self.thread, &self.alarm, &mut self.io, &mut link.stream, b)).await;
             return Ok((answer.status, After::Close));
         }
         // 9: the body.

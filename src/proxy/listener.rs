@@ -119,6 +119,9 @@ pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, s
             biased;
             accepted = async {
                 // At the limit, others wait in the kernel's queue.
+                if thread.clock.open() >= most && thread.may_warn() {
+                    tracing::warn!(limit = most, "a thread has all the connections it may have; others wait");
+                }
                 thread.clock.at_most(most.saturating_sub(1)).await;
                 listener.accept().await
             } => accepted,

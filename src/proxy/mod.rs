@@ -39,6 +39,7 @@ pub(crate) mod handler;
 pub(crate) mod headers;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod refuse;
 pub(crate) mod route;
 pub(crate) mod thread;
 pub(crate) mod upgrade;

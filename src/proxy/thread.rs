@@ -95,7 +95,7 @@ pub(crate) struct Thread {
     buffers: RefCell<Vec<Box<Buffers>>>,
     turn: Cell<usize>,
     /// The tick of the last warning, so that a dead worker does not flood the log.
-    warned: Cell<u64>,
+    warned: Cell<Option<u64>>,
 }
 
 impl HasClock for Thread {
@@ -115,7 +115,7 @@ impl Thread {
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),
             turn: Cell::new(slot.0),
-            warned: Cell::new(u64::MAX),
+            warned: Cell::new(None),
             settings,
             live,
         }
@@ -149,9 +149,14 @@ impl Thread {
         turn
     }
 
-    /// Whether a warning may be logged: one a tick.
+    /// Whether a warning may be logged: about one a second.
     pub(crate) fn may_warn(&self) -> bool {
-        self.warned.replace(self.clock.now()) != self.clock.now()
+        let now = self.clock.now();
+        let may = self.warned.get().is_none_or(|last| now >= last + ticks(Duration::from_secs(1)));
+        if may {
+            self.warned.set(Some(now));
+        }
+        may
     }
 
     /// Keeps the idle connections to those workers that take requests; for as long as the thread runs.

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use crate::support::{eventually, patience};
 
 /// The compiled sample worker (`fixtures/worker`); cargo builds examples before it runs tests.
-pub(crate) fn worker() -> PathBuf {
+fn worker() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_switchman")).with_file_name("examples").join("worker");
     assert!(path.exists(), "{} is missing; type `cargo build --example worker`", path.display());
     path

@@ -86,7 +86,11 @@ async fn a_command_without_a_switchman_says_how_to_start_one() {
 
 #[tokio::test]
 async fn a_version_whose_command_is_missing_or_that_listens_elsewhere_says_so() {
-    let switchman = Switchman::start(Setup { service: "    ready: {http: /healthz, deadline: 2s}\n", ..Setup::default() }).await;
+    let switchman = Switchman::start(Setup {
+        service: "    ready: {http: /healthz, deadline: 2s}\n",
+        ..Setup::default()
+    })
+    .await;
     let worker = super::super::support::switchman::worker_program();
     for (version, run, part) in [
         ("aaaaaa1", "run: [no-such-program, --port]\n".to_owned(), "no-such-program"),

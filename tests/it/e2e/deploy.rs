@@ -9,7 +9,9 @@ async fn the_first_version_becomes_current_and_the_next_is_dark() {
     assert_eq!(get(&switchman.url("/")).await.unwrap().header("x-switchman-error"), Some("no-current"));
 
     switchman.deploy("4f2a91c").await;
-    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"] == serde_json::json!(["current", "latest"])).await;
+    switchman
+        .wait_version("4f2a91c", "is current", |v| v["aliases"] == serde_json::json!(["current", "latest"]))
+        .await;
     let answer = get(&switchman.url("/")).await.unwrap();
     assert_eq!((answer.status, answer.version()), (200, "4f2a91c"), "{}", answer.text());
 
@@ -24,9 +26,14 @@ async fn the_first_version_becomes_current_and_the_next_is_dark() {
 
 #[tokio::test]
 async fn a_worker_gets_its_environment_and_runs_in_its_folder() {
-    let switchman = Switchman::start(Setup { service: "    workers: 2\n    env: {COLOUR: blue, ZIP: 01234}\n", ..Setup::default() }).await;
+    let switchman = Switchman::start(Setup {
+        service: "    workers: 2\n    env: {COLOUR: blue, ZIP: 01234}\n",
+        ..Setup::default()
+    })
+    .await;
     let version = switchman.deploy_ready("4f2a91c").await;
-    let addresses: Vec<&str> = version["workers"].as_array().unwrap().iter().map(|w| w["address"].as_str().unwrap()).collect();
+    let addresses: Vec<&str> =
+        version["workers"].as_array().unwrap().iter().map(|w| w["address"].as_str().unwrap()).collect();
     assert_eq!(addresses.len(), 2);
     assert_ne!(addresses[0], addresses[1]);
     for (id, address) in addresses.iter().enumerate() {
@@ -76,7 +83,10 @@ async fn what_is_no_version_is_listed_with_its_reason() {
         all["ignored"].as_array().filter(|i| i.len() == 2).cloned()
     })
     .await;
-    assert!(ignored.iter().all(|i| i["service"] == "app" && !i["reason"].as_str().unwrap().is_empty()), "{ignored:?}");
+    assert!(
+        ignored.iter().all(|i| i["service"] == "app" && !i["reason"].as_str().unwrap().is_empty()),
+        "{ignored:?}"
+    );
     assert!(switchman.versions().await["versions"].as_array().unwrap().is_empty());
 }
 
@@ -88,7 +98,8 @@ async fn a_folder_that_vanishes_under_traffic_goes_on_serving_and_says_so() {
     switchman.deploy_ready("b001bee").await;
     std::fs::remove_dir_all(switchman.root().join("4f2a91c")).unwrap();
     std::fs::remove_dir_all(switchman.root().join("b001bee")).unwrap();
-    let kept = switchman.wait_version("4f2a91c", "says that its folder is gone", |v| !v["reason"].is_null()).await;
+    let kept =
+        switchman.wait_version("4f2a91c", "says that its folder is gone", |v| !v["reason"].is_null()).await;
     assert_eq!(kept["state"], "ready", "{kept}");
     assert_eq!(get(&switchman.url("/")).await.unwrap().version(), "4f2a91c");
     super::super::support::eventually("the dark one is gone", || async {

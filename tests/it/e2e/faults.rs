@@ -13,7 +13,8 @@ async fn a_broken_build_changes_nothing() {
     load.more(50).await;
 
     let build = switchman.build("bad0001");
-    std::fs::write(build.join("switchman.yaml"), "run: echo cannot find module express >&2; exit 7\n").unwrap();
+    std::fs::write(build.join("switchman.yaml"), "run: echo cannot find module express >&2; exit 7\n")
+        .unwrap();
     switchman.rsync(&build, "bad0001").await;
     let failed = switchman.wait_state("bad0001", "failed").await;
     let reason = failed["reason"].as_str().unwrap();
@@ -68,9 +69,7 @@ async fn term_ends_everything_and_running_requests_first() {
         let url = switchman.url("/slow/700");
         async move { get(&url).await }
     });
-    switchman
-        .wait_version("4f2a91c", "answers the slow request", |v| v["traffic"]["in_flight"] == 1)
-        .await;
+    switchman.wait_version("4f2a91c", "answers the slow request", |v| v["traffic"]["in_flight"] == 1).await;
     switchman.terminate().await;
     let answer = slow.await.unwrap().expect("the running request was answered");
     assert_eq!(answer.status, 200);

@@ -52,7 +52,9 @@ async fn a_rolling_restart_under_load_loses_nothing() {
             let pids = |v: &serde_json::Value| -> Vec<u64> {
                 v["workers"].as_array().unwrap().iter().filter_map(|w| w["pid"].as_u64()).collect()
             };
-            v["state"] == "ready" && pids(v).len() == 2 && pids(v).iter().all(|pid| !pids(&before).contains(pid))
+            v["state"] == "ready"
+                && pids(v).len() == 2
+                && pids(v).iter().all(|pid| !pids(&before).contains(pid))
         })
         .await;
     load.more(200).await;
@@ -89,7 +91,10 @@ async fn tags_name_versions_and_exit_statuses_tell() {
     switchman.done(&["promote", "beta"]).await;
     assert_eq!(get(&switchman.url("/")).await.unwrap().version(), "b001bee");
     switchman.done(&["untag", "beta"]).await;
-    assert_eq!(switchman.version("b001bee").await.unwrap()["aliases"], serde_json::json!(["current", "latest"]));
+    assert_eq!(
+        switchman.version("b001bee").await.unwrap()["aliases"],
+        serde_json::json!(["current", "latest"])
+    );
 
     for (args, status) in [
         (vec!["promote", "fffffff"], 3),
@@ -99,7 +104,12 @@ async fn tags_name_versions_and_exit_statuses_tell() {
         (vec!["no-such-command"], 2),
     ] {
         let output = switchman.command(&args).await;
-        assert_eq!(output.status.code(), Some(status), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 

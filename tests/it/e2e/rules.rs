@@ -73,7 +73,8 @@ routes:
         if user % 50 == 0 {
             let again = get_with(&switchman.url("/"), &[("cookie", &cookie)]).await.unwrap();
             assert_eq!(again.version(), first, "a user stays");
-            let bot = get_with(&switchman.url("/"), &[("cookie", &cookie), ("user-agent", "a bot")]).await.unwrap();
+            let bot =
+                get_with(&switchman.url("/"), &[("cookie", &cookie), ("user-agent", "a bot")]).await.unwrap();
             assert_eq!(bot.version(), "4f2a91c", "bots take no part");
         }
     }
@@ -91,12 +92,15 @@ async fn a_file_edit_is_in_force_at_once_and_a_bad_one_never() {
     let load = Load::start(&switchman.url("/"), 4);
     let mut times = Vec::new();
     for version in ["b001bee", "0123456", "b001bee", "0123456"] {
-        switchman.write_rules(&format!("routes: [{{name: qa, when: {{header.x-qa: yes}}, to: {version}}}]\n"));
+        switchman
+            .write_rules(&format!("routes: [{{name: qa, when: {{header.x-qa: yes}}, to: {version}}}]\n"));
         times.push(in_force(&switchman, ("x-qa", "yes"), version).await);
     }
     println!("rule edit by file to in force: {times:?}");
 
-    switchman.write_rules("routes: [{name: qa, when: {header.x-qa: yes, headers.y: {regex: \"(\"}}, split: {b001bee: 500%}}]\n");
+    switchman.write_rules(
+        "routes: [{name: qa, when: {header.x-qa: yes, headers.y: {regex: \"(\"}}, split: {b001bee: 500%}}]\n",
+    );
     let refused = eventually("the document is refused", || async {
         let rules = get(&format!("http://{}/services/app/rules", switchman.admin)).await.unwrap().json();
         (rules["rejected"] == true).then_some(rules)
@@ -104,7 +108,10 @@ async fn a_file_edit_is_in_force_at_once_and_a_bad_one_never() {
     .await;
     let problems = refused["problems"].as_array().unwrap();
     assert!(problems.len() >= 3, "all problems at once: {refused}");
-    assert!(problems.iter().all(|p| p["line"] == 1 && p["file"].as_str().unwrap().ends_with("rules.yaml")), "{refused}");
+    assert!(
+        problems.iter().all(|p| p["line"] == 1 && p["file"].as_str().unwrap().ends_with("rules.yaml")),
+        "{refused}"
+    );
     assert_eq!(get_with(&switchman.url("/"), &[("x-qa", "yes")]).await.unwrap().version(), "0123456");
 
     std::fs::remove_file(switchman.folder.path().join("rules.yaml")).unwrap();
@@ -123,7 +130,11 @@ async fn rules_and_aliases_live_in_a_real_etcd() {
 
     let mut times = Vec::new();
     for version in ["b001bee", "0123456", "b001bee", "0123456"] {
-        etcd.put("/sm/app/rules", &format!("routes: [{{name: qa, when: {{header.x-qa: yes}}, to: {version}}}]")).await;
+        etcd.put(
+            "/sm/app/rules",
+            &format!("routes: [{{name: qa, when: {{header.x-qa: yes}}, to: {version}}}]"),
+        )
+        .await;
         times.push(in_force(&switchman, ("x-qa", "yes"), version).await);
     }
     println!("rule edit by etcd to in force: {times:?}");
@@ -159,7 +170,7 @@ async fn etcd_away_changes_nothing_also_after_a_restart_of_switchman() {
     let rules = get(&format!("http://{}/services/app/rules", switchman.admin)).await.unwrap().json();
     assert!(rules["stale_since"].is_string(), "{rules}");
 
-    etcd.start_again().await;
+    etcd.restart().await;
     etcd.put("/sm/app/rules", "routes: [{name: qa, when: {header.x-qa: yes}, to: 4f2a91c}]").await;
     switchman.wait_state("4f2a91c", "ready").await;
     in_force(&switchman, ("x-qa", "yes"), "4f2a91c").await;

@@ -24,7 +24,10 @@ async fn versions_is_the_json_of_the_contract() {
     let version = &all["versions"][0];
     assert_eq!(
         keys(version),
-        ["service", "version", "state", "dark", "aliases", "routes", "path", "since", "reason", "workers", "traffic"]
+        [
+            "service", "version", "state", "dark", "aliases", "routes", "path", "since", "reason", "workers",
+            "traffic"
+        ]
     );
     assert_eq!(version["service"], "app");
     assert_eq!(version["path"], switchman.root().join("4f2a91c").to_str().unwrap());
@@ -35,7 +38,10 @@ async fn versions_is_the_json_of_the_contract() {
 
     let worker = &version["workers"][0];
     assert_eq!(keys(worker), ["id", "pid", "address", "state", "in_flight", "restarts"]);
-    assert_eq!((&worker["id"], &worker["state"], &worker["restarts"]), (&0.into(), &"ready".into(), &0.into()));
+    assert_eq!(
+        (&worker["id"], &worker["state"], &worker["restarts"]),
+        (&0.into(), &"ready".into(), &0.into())
+    );
 
     let traffic = &version["traffic"];
     assert_eq!(keys(traffic), ["requests", "in_flight", "rps", "errors", "p50_ms", "p99_ms", "last_hit"]);
@@ -48,6 +54,7 @@ async fn versions_is_the_json_of_the_contract() {
     assert_eq!(none.status, 404, "{}", none.text());
     let one = get(&format!("http://{}/services/app/versions/current", switchman.admin)).await.unwrap().json();
     assert_eq!(one["version"], "4f2a91c");
-    let cli: serde_json::Value = serde_json::from_str(&switchman.done(&["versions", "--json"]).await).unwrap();
+    let cli: serde_json::Value =
+        serde_json::from_str(&switchman.done(&["versions", "--json"]).await).unwrap();
     assert_eq!(keys(&cli), ["node", "generation", "versions"]);
 }

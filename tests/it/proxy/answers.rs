@@ -50,3 +50,33 @@ async fn every_answer_of_ours_names_its_cause() {
     assert_eq!((response.status, response.header("x-switchman-error")), (502, Some("bad-response")));
     assert_eq!(response.header("x-switchman-version"), Some(VERSION));
 }
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_told_so_while_it_is_still_sent() {
+    let rig = Rig::start(Settings::default(), &[hello().await]).await;
+    let many = "X-A: 1\r\n".repeat(100);
+    let long = "x".repeat(1024 * 1024);
+    for (what, request, status, cause) in [
+        ("headers", format!("GET / HTTP/1.1\r\nHost: app\r\n{many}\r\n"), 431, "head-too-large"),
+        ("a header", format!("GET / HTTP/1.1\r\nHost: app\r\nX: {long}\r\n\r\n"), 431, "head-too-large"),
+        ("a target", format!("GET /{long} HTTP/1.1\r\nHost: app\r\n\r\n"), 414, "uri-too-long"),
+    ] {
+        let response = rig.ask(request).await;
+        assert_eq!((response.status, response.header("x-switchman-error")), (status, Some(cause)), "{what}");
+    }
+    let large = format!("GET / HTTP/1.1\r\nHost: app\r\nX: {}\r\n\r\n", &long[..60 * 1024]);
+    assert_eq!(rig.ask(large).await.text(), "hello", "60 KiB are allowed");
+}
+
+#[tokio::test]
+async fn a_response_head_that_is_too_large_is_refused() {
+    let endless = super::rig::worker(|stream| async move {
+        let mut reader = super::rig::Client { stream, buffer: Vec::new() };
+        reader.more().await;
+        reader.send(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(100 * 1024))).await;
+        while reader.more().await {}
+    });
+    let rig = Rig::start(Settings::default(), &[endless.await]).await;
+    let response = rig.ask(GET).await;
+    assert_eq!((response.status, response.header("x-switchman-error")), (502, Some("bad-response")));
+}

@@ -77,3 +77,20 @@ async fn another_protocol_is_not_upgraded_and_a_refusal_is_passed_on() {
         assert_eq!((response.status, response.header("upgrade")), (426, None), "{request}");
     }
 }
+
+#[tokio::test]
+async fn changes_of_versions_do_not_touch_a_tunnel() {
+    let rig = Rig::start(Settings::default(), &[echo().await]).await;
+    let mut client = rig.connect().await;
+    client.send(UPGRADE).await;
+    assert_eq!(client.head().await.unwrap().0, 101);
+    while client.buffer.len() < 2 && client.more().await {}
+    for word in ["one", "two", "three"] {
+        rig.set_workers(&[super::rig::hello().await]).await;
+        assert_eq!(rig.ask(GET).await.text(), "hello");
+        client.buffer.clear();
+        client.send(word).await;
+        while client.buffer.len() < word.len() && client.more().await {}
+        assert_eq!(client.buffer, word.as_bytes());
+    }
+}

@@ -58,6 +58,17 @@ impl Etcd {
         Client::connect([self.url()], None).await.expect("an address")
     }
 
+    /// A key's value, as another program reads it.
+    pub(crate) async fn get(&self, key: &str) -> Option<String> {
+        let answer = self.client().await.get(key, None).await.expect("etcd answers");
+        answer.kvs().first().map(|kv| kv.value_str().expect("text").to_owned())
+    }
+
+    /// Writes a key, as another program does.
+    pub(crate) async fn put(&self, key: &str, value: &str) {
+        self.client().await.put(key, value, None).await.expect("etcd answers");
+    }
+
     /// Ends it as an operator does, and waits until it has ended.
     pub(crate) async fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {

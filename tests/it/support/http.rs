@@ -69,7 +69,12 @@ pub(crate) async fn get(url: &str) -> Result<Answer, String> {
 }
 
 /// Any method with a body.
-pub(crate) async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, String> {
+pub(crate) async fn request(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer, String> {
     let mut request = http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);

@@ -52,7 +52,11 @@ impl Switchman {
         } else {
             format!("    run: [{:?}]\n", worker_program())
         };
-        let ready = if setup.service.contains("ready:") { "" } else { "    ready: {http: /healthz, interval: 50ms}\n" };
+        let ready = if setup.service.contains("ready:") {
+            ""
+        } else {
+            "    ready: {http: /healthz, interval: 50ms}\n"
+        };
         let rules = match setup.rules {
             Some(text) => {
                 std::fs::write(folder.path().join("rules.yaml"), text).unwrap();
@@ -159,7 +163,12 @@ impl Switchman {
     }
 
     /// Waits until `held` is true of a version; answers with it.
-    pub(crate) async fn wait_version(&self, version: &str, what: &str, held: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn wait_version(
+        &self,
+        version: &str,
+        what: &str,
+        held: impl Fn(&Value) -> bool,
+    ) -> Value {
         let held = &held;
         let what = format!("{version}: {what}");
         eventually(&what, || async move { self.version(version).await.filter(held) }).await
@@ -178,7 +187,12 @@ impl Switchman {
     pub(crate) async fn done(&self, args: &[&str]) -> String {
         let output = self.command(args).await;
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "`switchman {}` ended with {}:\n{said}", args.join(" "), output.status);
+        assert!(
+            output.status.success(),
+            "`switchman {}` ended with {}:\n{said}",
+            args.join(" "),
+            output.status
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -193,7 +207,8 @@ impl Switchman {
     pub(crate) async fn terminate(&mut self) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let status = tokio::time::timeout(super::patience(), self.process.wait()).await.expect("it ends").unwrap();
+        let status =
+            tokio::time::timeout(super::patience(), self.process.wait()).await.expect("it ends").unwrap();
         assert!(status.success(), "switchman ended with {status}:\n{}", self.log());
     }
 }
@@ -207,7 +222,8 @@ pub(crate) async fn command(folder: &Path, args: &[&str]) -> Output {
 }
 
 fn spawn(folder: &Path) -> Child {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("switchman.log")).unwrap();
+    let log =
+        std::fs::OpenOptions::new().create(true).append(true).open(folder.join("switchman.log")).unwrap();
     Command::new(PROGRAM)
         .args(["serve", "--config", "switchman.yaml"])
         .current_dir(folder)

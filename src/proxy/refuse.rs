@@ -1,0 +1,78 @@
+//! How a connection gives an answer of ours: on the wire, in the log, and without a reset that would hide it.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::proxy::clock::ticks;
+use crate::proxy::error::{self, Manner, Refusal};
+use crate::proxy::handler::{After, Connection};
+use crate::proxy::route::Request;
+use crate::proxy::thread::Buffers;
+use crate::registry::Version;
+
+/// How long what a client still sends is read and thrown away, so that it sees our answer and no reset.
+const LINGER: Duration = Duration::from_secs(5);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Answers in the application's place.
+    pub(super) async fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        request: Option<&Request>,
+        version: Option<&str>,
+        b: &mut Buffers,
+    ) -> After {
+        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
+        // What follows a request that was not understood, or whose body was not read, cannot be understood.
+        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.thread.draining.get());
+        if version.is_none()
+            && let Some(request) = whole
+        {
+            b.down.consume(request.length);
+        }
+        let manner = Manner {
+            head_only: request.is_some_and(|r| r.is_head),
+            close: whole.is_none(),
+            http11: request.is_none_or(|r| r.http11),
+        };
+        b.response.clear();
+        error::write(refusal, version, manner, &mut b.response);
+        self.alarm.arm(self.thread.timeouts.body);
+        match self.alarm.race(self.io.write_all(&b.response)).await {
+            Some(Ok(())) if whole.is_some() => After::KeepAlive,
+            Some(Ok(())) => After::Linger,
+            _ => After::Close,
+        }
+    }
+
+    /// Says what went wrong with a worker; at most one line a second.
+    pub(super) fn log(&self, refusal: &Refusal, version: &Version) {
+        if refusal.cause.status() >= 500 && self.thread.may_warn() {
+            tracing::warn!(
+                cause = refusal.cause.as_str(),
+                detail = %refusal.detail,
+                service = %version.service,
+                version = %version.id,
+                "a request failed"
+            );
+        }
+    }
+
+    /// Closes our side and reads what the client still sends: unread bytes would make the kernel reset the
+    /// connection, and the client might never see the answer.
+    pub(super) async fn linger(&mut self, b: &mut Buffers) {
+        self.alarm.arm(ticks(LINGER));
+        if !matches!(self.alarm.race(self.io.shutdown()).await, Some(Ok(()))) {
+            return;
+        }
+        loop {
+            b.down.clear();
+            let read = poll_fn(|cx| b.down.poll_fill(cx, &mut self.io));
+            if !matches!(self.alarm.race(read).await, Some(Ok(1..))) {
+                return;
+            }
+        }
+    }
+}
