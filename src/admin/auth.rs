@@ -1,6 +1,6 @@
 //! Who may do what: the unix socket everything, loopback TCP reading, everything else with the token.
 //!
-//! [`check`] is the whole policy, a pure function. Two attacks shape it. A web page in a browser on this
+//! `check` is the whole policy, a pure function. Two attacks shape it. A web page in a browser on this
 //! machine can send requests to loopback: it cannot know the token, and its `Origin` gives it away. A page
 //! can also make its own name point to 127.0.0.1 and then read answers as its own (DNS rebinding): its name
 //! then stands in `Host`, so loopback answers only names that no stranger can own.

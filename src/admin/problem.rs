@@ -1,6 +1,6 @@
 //! Errors of the admin API: every one is `application/problem+json` (RFC 9457), also those that axum makes.
 //!
-//! [`Kind`] is the closed list of what can go wrong. Its names and statuses are part of the contract:
+//! `Kind` is the closed list of what can go wrong. Its names and statuses are part of the contract:
 //! programs match on `type`, people read `detail` and `hint`.
 
 use axum::body::{Body, to_bytes};

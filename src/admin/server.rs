@@ -1,7 +1,7 @@
 //! The admin listeners: a unix socket for the command line, and TCP.
 //!
-//! [`bind`] takes both before anything else starts, so that a second switchman or a port in use is known at
-//! once; [`serve`] answers on them until it is cancelled.
+//! `bind` takes both before anything else starts, so that a second switchman or a port in use is known at
+//! once; `serve` answers on them until it is cancelled.
 
 use std::io;
 use std::net::SocketAddr;
@@ -145,7 +145,7 @@ async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindErro
     Ok((listener, SocketFile(path.to_owned())))
 }
 
-/// Answers on both listeners until `cancel`; requests that run then have [`ENDING_GRACE`] to end. Call within a
+/// Answers on both listeners until `cancel`; requests that run then have two seconds to end. Call within a
 /// tokio runtime.
 pub fn serve(bound: Bound, state: AdminState, cancel: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {

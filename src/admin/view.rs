@@ -1,4 +1,4 @@
-//! From one routing snapshot to what the API says of it. Pure: values and `now` in, [`types`] out.
+//! From one routing snapshot to what the API says of it. Pure: values and `now` in, `types` out.
 
 use jiff::Timestamp;
 
