@@ -14,8 +14,9 @@ build: ## Compile the program: target/release/switchman
 	@scripts/install-deps build
 	$(CARGO) build --release --locked
 
-demo: build ## See it at work in a temporary folder (ARGS=--once: to the end, without waiting for Ctrl-C)
-	$(CARGO) run --release --locked --quiet -- demo $(ARGS)
+demo: ## See it at work in a temporary folder (ARGS=--once: to the end, without waiting for Ctrl-C)
+	@scripts/install-deps build
+	$(CARGO) run --locked -- demo $(ARGS)
 
 test: ## Prove it: unit tests, house rules, and real processes, sockets, rsync and etcd
 	@scripts/install-deps test
@@ -25,7 +26,7 @@ check: ## What a change must pass before the tests: formatting, lints, documenta
 	@scripts/install-deps build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
 bench: ## Measure: the rule table, then side by side with nginx and HAProxy (BENCH_SECONDS, BENCH_ROUNDS, BENCH_THREADS)
 	@scripts/install-deps bench

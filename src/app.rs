@@ -32,8 +32,6 @@ use crate::version::ServiceName;
 
 /// Changes that the watchers may be ahead of the supervisor.
 const CHANGES_AHEAD: usize = 1024;
-/// How long a running admin request may take to end at the very end (who follows a log never ends by itself).
-const ADMIN_END: Duration = Duration::from_secs(1);
 /// Between two samples of the traffic counters.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -161,10 +159,7 @@ impl App {
             ended("a rule source", service.task.await);
         }
         admin_end.cancel();
-        match tokio::time::timeout(ADMIN_END, admin).await {
-            Ok(how) => ended("the admin server", how),
-            Err(_) => tracing::debug!("an admin request was cut"),
-        }
+        ended("the admin server", admin.await);
         drop(state);
         tracing::info!("ended");
         Ok(())

@@ -15,49 +15,49 @@
 //! The modules in reading order; `docs/architecture.md` says what is where and what is deliberately absent.
 
 // The ground: values and small tools that every row above uses.
-/// Names and states: services, versions, workers, aliases.
+// Names and states: services, versions, workers, aliases.
 pub mod version;
-/// What is wrong with something a person wrote, and what to type next.
+// What is wrong with something a person wrote, and what to type next.
 pub mod hint;
-/// YAML with places and raw scalars.
+// YAML with places and raw scalars.
 pub mod yaml;
-/// Growing, jittered delays between tries.
+// Growing, jittered delays between tries.
 pub mod backoff;
-/// What changes in a directory.
+// What changes in a directory.
 pub mod fs_watch;
-/// One switchman for one state folder.
+// One switchman for one state folder.
 pub mod state_lock;
-/// What goes to the log, and how.
+// What goes to the log, and how.
 pub mod telemetry;
-/// Per-thread counters of the data plane.
+// Per-thread counters of the data plane.
 pub mod metrics;
 
 // State and pure parts.
-/// The configuration.
+// The configuration.
 pub mod config;
-/// What exists now.
+// What exists now.
 pub mod registry;
-/// Rule documents to decisions.
+// Rule documents to decisions.
 pub mod rules;
-/// Rules, aliases and registry joined into what a request needs.
+// Rules, aliases and registry joined into what a request needs.
 pub mod routing;
 
 // Tasks.
-/// Deploy roots to version changes.
+// Deploy roots to version changes.
 pub mod deploy;
-/// Version changes to running workers.
+// Version changes to running workers.
 pub mod supervisor;
-/// The two cases in which `current` moves by itself.
+// The two cases in which `current` moves by itself.
 pub mod promoter;
 
 // Faces.
-/// Requests to workers: the data plane.
+// Requests to workers: the data plane.
 pub mod proxy;
-/// The admin API.
+// The admin API.
 pub mod admin;
 
 // The whole.
-/// Configuration to a running switchman.
+// Configuration to a running switchman.
 pub mod app;
-/// The command line.
+// The command line.
 pub mod cli;

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(listeners.threads.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2]);
         let first = listeners.addresses()[0];
         assert!(listeners.threads.iter().all(|sockets| sockets[0].local_addr().unwrap() == first));
-        let error = bind(&[first], 1).unwrap_err().to_string();
-        assert!(error.contains(&first.to_string()) && error.contains("ss -ltnp"), "{error}");
+        let error = bind(&[first], 1).unwrap_err();
+        assert!(error.to_string().contains(&first.to_string()) && error.hint.contains("ss -ltnp"), "{error}");
     }
 }

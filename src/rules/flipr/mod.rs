@@ -1,7 +1,7 @@
 //! GoDaddy's flipr documents with flipr's exact meaning (node-flipr 2.2.1), its odd corners included.
 //!
-//! Two ways through the same rules: [`evaluate`] answers any item for any input, as flipr itself does;
-//! [`document`] compiles the item that chooses the version to routes of the rule table, whose inputs are texts of
+//! Two ways through the same rules: [`mod@evaluate`] answers any item for any input, as flipr itself does;
+//! [`mod@document`] compiles the item that chooses the version to routes of the rule table, whose inputs are texts of
 //! a request. A property test holds the second to the first.
 //!
 //! Two exceptions, on purpose: percentages are sorted in a copy (flipr sorts the configuration itself, so that one

@@ -58,7 +58,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The rule that a definition makes; none where [`super::validate`] has a problem with it.
+    /// The rule that a definition makes; none where [`fn@super::validate`] has a problem with it.
     pub fn from_value(definition: &Value) -> Option<Self> {
         let text = |key: &str| match definition.property(key) {
             Some(Value::String(text)) => Some(text.clone()),

@@ -1,6 +1,6 @@
 //! Promote, roll back, restart, stop: under load, and no request fails.
 
-use super::super::support::http::{Load, get};
+use super::super::support::http::{Load, get, request};
 use super::super::support::switchman::{Setup, Switchman};
 
 async fn two_versions() -> Switchman {
@@ -127,6 +127,20 @@ async fn aliases_and_stops_survive_a_restart_of_switchman() {
     let stopped = switchman.wait_state("c0ffee1", "stopped").await;
     assert_eq!(stopped["aliases"], serde_json::json!(["latest"]), "the order of arrival survives");
     assert_eq!(get(&switchman.url("/")).await.unwrap().version(), "b001bee");
+}
+
+#[tokio::test]
+async fn over_tcp_a_change_wants_the_token_and_reading_does_not() {
+    let switchman = two_versions().await;
+    let url = format!("http://{}/services/app/versions/b001bee/promote", switchman.admin);
+    let refused = request("POST", &url, &[], "").await.unwrap();
+    assert_eq!((refused.status, refused.header("content-type")), (401, Some("application/problem+json")));
+    let token = std::fs::read_to_string(switchman.folder.path().join("state/admin.token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let done = request("POST", &url, &[("authorization", &bearer)], "").await.unwrap();
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(get(&switchman.url("/")).await.unwrap().version(), "b001bee");
+    assert!(!switchman.log().contains(token.trim()), "the token is in no log");
 }
 
 #[tokio::test]

@@ -42,7 +42,8 @@ routes:
   - {name: canary, when: {not: {header.user-agent: {regex: "bot|crawler"}}}, split: {b001bee: 25%}}
 "#;
     let switchman = three_versions(Setup { rules: Some(rules), ..Setup::default() }).await;
-    let table: &[(&str, &[(&str, &str)], &str)] = &[
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let table: &[Row<'_>] = &[
         ("/", &[], "4f2a91c"),
         ("/", &[("x-qa", "yes")], "b001bee"),
         ("/", &[("X-QA", "yes")], "b001bee"),

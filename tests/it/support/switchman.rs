@@ -76,13 +76,6 @@ impl Switchman {
         switchman
     }
 
-    /// Ends the process without a goodbye and starts it again on the same folder.
-    pub(crate) async fn kill_and_start(&mut self) {
-        self.process.kill().await.unwrap();
-        self.process = spawn(self.folder.path());
-        self.wait_ready().await;
-    }
-
     /// TERM, then a new process on the same folder.
     pub(crate) async fn restart(&mut self) {
         self.terminate().await;
