@@ -3,6 +3,7 @@
 mod applications;
 mod bad_input;
 mod demo;
+mod docs;
 mod deploy;
 mod faults;
 mod promote;

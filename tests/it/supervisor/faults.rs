@@ -74,7 +74,7 @@ async fn a_command_that_is_missing_is_named() {
         (exec(&["./missing"]), "`./missing` was not found in"),
         (shell("nodee server.js"), "exited with status 127: the shell did not find a command of `run`"),
         (shell("./run.sh"), "exited with status 126"),
-        (None, "nothing says how to run it; hint: write `services: {app: {run:"),
+        (None, "nothing says how to run the version in"),
     ] {
         let world = World::new(RunSpec { run, ..spec() });
         world.deploy("bad0bad", "exit 0").await;
