@@ -1,7 +1,7 @@
 //! The demo's stage: a temporary folder with a configuration, a deploy root and a rule file, and the real
 //! `switchman serve` running on it as a process.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ impl Stage {
     pub(super) async fn set() -> Result<Self, StepError> {
         let folder = tempfile::Builder::new().prefix("switchman-demo-").tempdir()?;
         let program = std::env::current_exe()?;
-        let (address, admin) = (free_address()?, free_address()?);
+        let [address, admin] = free_addresses()?;
         std::fs::create_dir(folder.path().join("app"))?;
         std::fs::write(folder.path().join("rules.yaml"), "")?;
         // Quoted for the shell, then for YAML (a JSON string is one).
@@ -247,9 +247,9 @@ impl Stage {
     }
 }
 
-/// An address on loopback that is free now.
-fn free_address() -> Result<SocketAddr, StepError> {
-    let port = portpicker::pick_unused_port()
-        .ok_or_else(|| StepError::new("no free port is left on this machine"))?;
-    Ok(SocketAddr::from(([127, 0, 0, 1], port)))
+/// Two addresses on loopback that are free now; held until both are known, so that they differ.
+fn free_addresses() -> Result<[SocketAddr; 2], StepError> {
+    let pick = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let held = [pick()?, pick()?];
+    Ok([held[0].local_addr()?, held[1].local_addr()?])
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -228,10 +229,17 @@ fn spawn(folder: &Path) -> Child {
         .unwrap()
 }
 
-/// An address on loopback that is free now. Below the ephemeral range, so that no outgoing connection of
-/// another test takes it before it is bound.
+/// An address on loopback that is free, and that no other test of this run gets. Between the ports that
+/// switchman picks for workers and those that the kernel picks for outgoing connections.
 pub(crate) fn free_address() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], portpicker::pick_unused_port().expect("a free port")))
+    static NEXT: AtomicU16 = AtomicU16::new(26_000);
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], NEXT.fetch_add(1, Relaxed)));
+        assert!(address.port() < 32_000, "no port is left between 26000 and 32000");
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// The processes of a process' tree, and everything that was started in `folder`.
