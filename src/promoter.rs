@@ -76,3 +76,74 @@ pub async fn run(live: Arc<Live>, services: BTreeMap<ServiceName, (Promote, Sour
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::tests::make::join;
+    use crate::version::VersionState::{Failed, Ready, Starting};
+
+    /// The versions that there are, and `current`.
+    type Look<'a> = (&'a [(&'a str, VersionState, i64)], Option<&'a str>);
+
+    /// What is due for these versions, one look after the other.
+    fn looks(policy: Promote, looks: &[Look<'_>]) -> Vec<Option<Change>> {
+        let started = Timestamp::from_second(10).unwrap();
+        let mut promoter = Promoter::new(policy, started);
+        let look = |(versions, current): &Look<'_>| {
+            let aliases: Vec<(&str, &str)> = current.iter().map(|c| (CURRENT, *c)).collect();
+            promoter.next(&join(versions, "", &aliases))
+        };
+        looks.iter().map(look).collect()
+    }
+
+    fn promote(version: &str) -> Option<Change> {
+        Some(Change::Promote { version: version.into() })
+    }
+
+    #[test]
+    fn the_first_version_that_is_ready_becomes_current() {
+        let first = |version: &str| Some(Change::First { version: version.into() });
+        for policy in [Promote::Manual, Promote::Auto] {
+            let due = looks(
+                policy,
+                &[
+                    (&[], None),
+                    (&[("aaaaaaa", Failed, 11), ("bbbbbbb", Starting, 12)], None),
+                    (&[("aaaaaaa", Failed, 11), ("bbbbbbb", Ready, 12)], None),
+                ],
+            );
+            assert_eq!(due, [None, None, first("bbbbbbb")], "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn current_moves_by_itself_only_where_the_service_says_so() {
+        let newer: &[_] = &[("aaaaaaa", Ready, 11), ("bbbbbbb", Ready, 12)];
+        assert_eq!(looks(Promote::Manual, &[(newer, Some("aaaaaaa"))]), [None]);
+        assert_eq!(looks(Promote::Auto, &[(newer, Some("aaaaaaa"))]), [promote("bbbbbbb")]);
+        assert_eq!(looks(Promote::Auto, &[(newer, Some("bbbbbbb"))]), [None]);
+    }
+
+    #[test]
+    fn a_version_is_considered_once_so_that_a_rollback_stands() {
+        let two: &[_] = &[("aaaaaaa", Ready, 11), ("bbbbbbb", Ready, 12)];
+        let three: &[_] = &[("aaaaaaa", Ready, 11), ("bbbbbbb", Ready, 12), ("ccccccc", Ready, 13)];
+        let due = looks(
+            Promote::Auto,
+            &[
+                (two, Some("aaaaaaa")),
+                (two, Some("bbbbbbb")),
+                (two, Some("aaaaaaa")),
+                (three, Some("aaaaaaa")),
+            ],
+        );
+        assert_eq!(due, [promote("bbbbbbb"), None, None, promote("ccccccc")]);
+        let before: &[_] = &[("aaaaaaa", Ready, 1), ("bbbbbbb", Ready, 2)];
+        assert_eq!(
+            looks(Promote::Auto, &[(before, Some("aaaaaaa"))]),
+            [None],
+            "it was there before the start"
+        );
+    }
+}

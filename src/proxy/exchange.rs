@@ -38,6 +38,7 @@ struct Answer {
     keep_upstream: bool,
     connection: headers::Connection,
     websocket: bool,
+    event_stream: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -64,7 +65,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // 9: the body.
         let mut download = Pump::new(answer.body, answer.encode);
         download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
-        self.relay(&mut link, &mut download, &mut upload, b).await?;
+        let timeouts = &self.thread.timeouts;
+        let silence_max = if answer.event_stream { timeouts.tunnel } else { timeouts.body };
+        self.relay(&mut link, &mut download, &mut upload, silence_max, b).await?;
         // 10: what is kept.
         if answer.keep_upstream && upload.done && b.up.is_empty() {
             self.thread.pool.borrow_mut().put_back(link, self.thread.clock.now());
@@ -145,16 +148,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Step 9: the response to its end, and the request as far as the worker takes it meanwhile.
+    /// Step 9: the response to its end, and the request as far as the worker takes it meanwhile. Both may stand
+    /// still for `silence_max` ticks.
     async fn relay(
         &mut self,
         link: &mut Link,
         download: &mut Pump,
         upload: &mut Upload,
+        silence_max: u64,
         b: &mut Buffers,
     ) -> Result<(), Failure> {
-        let body_ticks = self.thread.timeouts.body;
-        self.alarm.arm(body_ticks);
+        self.alarm.arm(silence_max);
         poll_fn(|cx| {
             match download.poll(cx, &mut link.stream, &mut b.up, &mut self.io, &mut b.response) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
@@ -171,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Poll::Ready(Err(Failure::Gone));
             }
             if download.take_moved() | upload.pump.take_moved() {
-                self.alarm.arm(if upload.half_closed { ticks(HALF_CLOSED) } else { body_ticks });
+                self.alarm.arm(if upload.half_closed { ticks(HALF_CLOSED) } else { silence_max });
             }
             match self.alarm.expired() {
                 false => Poll::Pending,
@@ -206,6 +210,7 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool) -> Answer 
         keep_upstream: head.keep_alive,
         connection,
         websocket: head.websocket,
+        event_stream: head.event_stream,
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// How long a body may stand still, in either direction. Default 60 s.
     pub body_timeout: Duration,
-    /// How long an upgraded connection may be silent in both directions. Default 1 h.
+    /// How long an upgraded connection, or a stream of server-sent events, may be silent. Default 1 h.
     pub tunnel_timeout: Duration,
     /// How long a request waits for its version under `unavailable: wait` (503). Default 30 s.
     pub wait_timeout: Duration,

@@ -7,6 +7,7 @@ use httparse::Header;
 pub(crate) enum Field {
     Host,
     ContentLength,
+    ContentType,
     TransferEncoding,
     Connection,
     Upgrade,
@@ -32,6 +33,7 @@ pub(crate) fn classify(name: &str) -> Field {
         9 if is("forwarded") => Field::Forwarded,
         10 if is("connection") => Field::Connection,
         10 if is("keep-alive") => Field::HopByHop,
+        12 if is("content-type") => Field::ContentType,
         14 if is("content-length") => Field::ContentLength,
         14 if is("http2-settings") => Field::HopByHop,
         16 if is("proxy-connection") => Field::HopByHop,

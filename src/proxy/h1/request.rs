@@ -179,7 +179,7 @@ fn gather<'b>(headers: &[Header<'b>], http11: bool) -> Result<Said<'b>, Refusal>
             return Err(Refusal::new(Cause::HeadTooLarge, "a header's name is too long"));
         }
         match field::classify(header.name) {
-            Field::Other => continue,
+            Field::Other | Field::ContentType => continue,
             Field::Host => {
                 let host = std::str::from_utf8(header.value).ok().filter(|host| target::is_authority(host));
                 let Some(host) = host else {

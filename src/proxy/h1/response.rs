@@ -24,6 +24,8 @@ pub(crate) struct ResponseHead<'h, 'b> {
     pub(crate) keep_alive: bool,
     /// The worker says that it switches to the WebSocket protocol.
     pub(crate) websocket: bool,
+    /// Its body is a stream of events, which may be silent for as long as nothing happens.
+    pub(crate) event_stream: bool,
 }
 
 /// Parses the head at the start of `bytes` and hands it to `then`. `None`: it is not whole yet.
@@ -69,7 +71,8 @@ fn check<'h, 'b>(
 ) -> Result<ResponseHead<'h, 'b>, Refusal> {
     let bodiless = matches!(status, 100..=199 | 204 | 304);
     let (mut length, mut length_at, mut chunked) = (None, None, false);
-    let (mut websocket, mut connection, mut removed) = (false, Positions::default(), Positions::default());
+    let (mut websocket, mut event_stream) = (false, false);
+    let (mut connection, mut removed) = (Positions::default(), Positions::default());
     for (index, header) in headers.iter().enumerate() {
         match field::classify(header.name) {
             Field::ContentLength => {
@@ -81,6 +84,7 @@ fn check<'h, 'b>(
                 }
                 length_at = Some(index);
             }
+            Field::ContentType => event_stream = is_event_stream(header.value),
             Field::TransferEncoding => {
                 if chunked || !http11 || !header.value.eq_ignore_ascii_case(b"chunked") {
                     return Err(bad("has a Transfer-Encoding that is not exactly `chunked`"));
@@ -114,7 +118,13 @@ fn check<'h, 'b>(
         removed.insert(index);
     }
     let keep_alive = !options.close && (http11 || options.keep_alive) && body != Body::UntilClose;
-    Ok(ResponseHead { raw, status, headers, removed, body, keep_alive, websocket })
+    Ok(ResponseHead { raw, status, headers, removed, body, keep_alive, websocket, event_stream })
+}
+
+/// Server-sent events, with or without parameters behind the type.
+fn is_event_stream(value: &[u8]) -> bool {
+    const TYPE: &[u8] = b"text/event-stream";
+    value.get(..TYPE.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(TYPE))
 }
 
 #[cfg(test)]

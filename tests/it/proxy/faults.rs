@@ -226,8 +226,31 @@ async fn what_takes_too_long_ends() {
         reader.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello").await;
         while reader.more().await {}
     });
+    let go_on = Arc::new(tokio::sync::Notify::new());
+    let told = go_on.clone();
+    let events = worker(move |stream| {
+        let told = told.clone();
+        async move {
+            let mut reader = Client { stream, buffer: Vec::new() };
+            reader.more().await;
+            reader
+                .send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\ndata: 1\n\n")
+                .await;
+            told.notified().await;
+            reader.send("data: 2\n\n").await;
+        }
+    });
+    rig.set_workers(&[events.await]).await;
+    let mut listener = rig.connect().await;
+    listener.send(GET).await;
+    assert_eq!(listener.head().await.unwrap().0, 200);
+    assert_eq!(listener.chunk().await.unwrap(), b"data: 1\n\n");
+
     rig.set_workers(&[stuck.await]).await;
     assert_eq!(rig.ask(GET).await.text(), "hello", "a body that stands still is cut");
+    assert_eq!(rig.ask(GET).await.text(), "hello", "and another one, a second time as long");
+    go_on.notify_one();
+    assert_eq!(listener.chunk().await.unwrap(), b"data: 2\n\n", "a stream of events may be silent");
 
     rig.set_workers(&[hello().await]).await;
     let mut idle = rig.connect().await;
