@@ -7,7 +7,7 @@ use crate::hint::{Problem, Problems};
 use crate::registry;
 use crate::routing::{Routing, ServiceRouting};
 use crate::rules::table::{RuleTable, TargetId};
-use crate::version::{CURRENT, VersionState};
+use crate::version::{CURRENT, PREVIOUS, VersionState};
 
 /// Which versions are asked for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -102,8 +102,28 @@ fn problems(service: &ServiceRouting) -> impl Iterator<Item = types::ServiceProb
         problem
     });
     root.chain(stale)
+        .chain(lost_aliases(service))
         .chain(rule_problems(service))
         .map(|problem| types::ServiceProblem { service: service.name.to_string(), problem })
+}
+
+/// The aliases that lead to no version. Without the one that `current` names, nobody is answered.
+fn lost_aliases(service: &ServiceRouting) -> impl Iterator<Item = Problem> {
+    service.rules.aliases.iter().filter(|(_, version)| service.resolve(version).is_err()).map(
+        |(alias, version)| {
+            let key = format!("aliases.{alias}");
+            let message = format!("`{alias}` is {version}, and that version is not there");
+            if alias == CURRENT {
+                Problem::error(key, message)
+                    .hint(format!("upload {version} again, or: switchman promote VERSION"))
+            } else if alias == PREVIOUS {
+                Problem::warning(key, message).hint("a rollback needs it: upload it again")
+            } else {
+                Problem::warning(key, message)
+                    .hint(format!("switchman tag {alias} VERSION, or: switchman untag {alias}"))
+            }
+        },
+    )
 }
 
 /// What the publisher found, and the names in the table in force that lead nowhere now.

@@ -28,6 +28,8 @@ mod output;
 mod promote;
 /// The rule document.
 mod rules;
+/// TERM and INT.
+mod signals;
 /// The server itself.
 pub mod serve;
 /// versions as a table.

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use crate::app::{App, BuildError};
 use crate::cli::failure::Failure;
 use crate::cli::output;
+use crate::cli::signals::Signals;
 use crate::config::{self, Config};
 use crate::hint::Problems;
 
@@ -70,7 +69,7 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
     if let Some(address) = app.admin_address() {
         tracing::info!(%address, "listening for the admin API");
     }
-    let [mut first, mut second] = [signals()?, signals()?];
+    let [mut first, mut second] = [Signals::listen()?, Signals::listen()?];
     app.run(async move {
         first.recv().await;
         tokio::spawn(async move {
@@ -87,24 +86,4 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
 
 fn failed(error: &BuildError) -> Failure {
     Failure::failed(error.to_string()).hint(error.hint())
-}
-
-/// TERM and INT, as one.
-struct Signals {
-    term: Signal,
-    int: Signal,
-}
-
-fn signals() -> Result<Signals, Failure> {
-    let listen = |kind| signal(kind).map_err(|e| Failure::failed(format!("cannot listen for signals: {e}")));
-    Ok(Signals { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
-}
-
-impl Signals {
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
 }

@@ -145,7 +145,7 @@ async fn turn_current(
 
 /// Traffic must not be turned to a version that does not answer. `command` is what was asked for, as it is typed.
 fn must_be_ready(version: &registry::Version, command: &str) -> Result<(), ApiError> {
-    if !version.ready.is_empty() {
+    if version.state == VersionState::Ready {
         return Ok(());
     }
     let mut detail = format!("version {} is {}, not ready", version.id, version.state);

@@ -16,6 +16,7 @@ pub use sample::{SampleArgs, serve as serve_sample};
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
+use crate::cli::signals::Signals;
 use load::Load;
 use stage::{Stage, StepError};
 
@@ -36,15 +37,39 @@ pub struct DemoArgs {
 /// Goes through the steps; then, on a terminal and without `--once`, goes on until Ctrl-C.
 pub async fn run(args: DemoArgs) -> ExitCode {
     let stay = !args.once && std::io::stdout().is_terminal();
-    match script(stay).await {
+    match demo(stay).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Failure::failed(error.to_string()).report(),
+        Err(failure) => failure.report(),
     }
 }
 
-async fn script(stay: bool) -> Result<(), StepError> {
-    let [first, second, third] = BUILDS;
+/// Whatever happens in between, the stage is struck: no process and no folder is left.
+async fn demo(stay: bool) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
     let mut stage = Stage::set().await?;
+    let shown = tokio::select! {
+        shown = steps(&mut stage) => shown,
+        () = signals.recv() => Err(StepError::new("told to end before the last step")),
+    };
+    if stay && let Ok(load) = &shown {
+        stage.by_hand();
+        load.keep_up(Duration::from_millis(50));
+        signals.recv().await;
+    }
+    let total = match shown {
+        Ok(load) => Ok(load.stop().await),
+        Err(error) => Err(error),
+    };
+    let struck = stage.strike().await;
+    let total = total?;
+    struck?;
+    say("end", &format!("{total}; every process ended, the temporary folder is removed"));
+    Ok(expect(total.failures() == 0, || format!("no failure, but: {}", total.first_failure()))?)
+}
+
+/// Shows everything, a line each; answers with the load, which goes on.
+async fn steps(stage: &mut Stage) -> Result<Load, StepError> {
+    let [first, second, third] = BUILDS;
     say("serve", &format!("switchman runs: {} answers, deploy root {}", stage.url(), stage.root().display()));
 
     stage.deploy(first)?;
@@ -115,19 +140,7 @@ async fn script(stay: bool) -> Result<(), StepError> {
     expect(seen.only(first), || format!("all requests at {first} again, seen: {seen}"))?;
     say("rollback", &format!("`switchman rollback`: {seen}"));
 
-    let total = load.total();
-    if stay {
-        say("total", &format!("{} requests, failures: {}", total.requests(), total.failures()));
-        stage.by_hand();
-        load.keep_up(Duration::from_millis(50));
-        tokio::signal::ctrl_c().await.map_err(|e| StepError::new(format!("cannot wait for Ctrl-C: {e}")))?;
-    }
-    let total = load.stop().await;
-    stage.strike().await?;
-    say("end", &format!("{total}; every process ended, the temporary folder is removed"));
-    expect(total.failures() == 0, || {
-        format!("{} requests failed: {}", total.failures(), total.first_failure())
-    })
+    Ok(load)
 }
 
 fn split(version: &str) -> String {

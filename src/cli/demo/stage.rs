@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::load::Load;
 use super::sample::GREETING;
+use crate::cli::failure::Failure;
 
 /// How long a step may take to come true.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,6 +27,12 @@ pub(super) struct StepError(String);
 impl StepError {
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        Self::failed(error.0)
     }
 }
 
@@ -70,6 +77,8 @@ impl Stage {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)
+            // Ctrl-C on the terminal is the demo's: it ends switchman in order.
+            .process_group(0)
             .spawn()?;
         let mut stage = Self { folder, program, address, admin, server };
         stage.wait_serving().await?;

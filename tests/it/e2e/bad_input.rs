@@ -69,6 +69,27 @@ async fn a_deploy_root_that_is_not_there_is_told_and_heals() {
 }
 
 #[tokio::test]
+async fn an_alias_that_leads_nowhere_is_told_and_current_is_an_error() {
+    let mut switchman = Switchman::start(Setup::default()).await;
+    switchman.deploy_ready("4f2a91c").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+    switchman.done(&["tag", "beta", "4f2a91c"]).await;
+    switchman.terminate().await;
+    std::fs::remove_dir_all(switchman.root().join("4f2a91c")).unwrap();
+    switchman.restart().await;
+    let all = get(&format!("http://{}/versions?all=1", switchman.admin)).await.unwrap().json();
+    let told = |key: &str| {
+        let found = all["problems"].as_array().unwrap().iter().find(|p| p["key"] == key);
+        found.unwrap_or_else(|| panic!("no problem at {key}: {all}"))["severity"].clone()
+    };
+    assert_eq!((told("aliases.current"), told("aliases.beta")), ("error".into(), "warning".into()));
+    let answer = get(&switchman.url("/")).await.unwrap();
+    assert_eq!((answer.status, answer.header("x-switchman-error")), (503, Some("no-version")));
+    let shown = switchman.done(&["versions", "--all"]).await;
+    assert!(shown.contains("4f2a91c"), "{shown}");
+}
+
+#[tokio::test]
 async fn a_command_without_a_switchman_says_how_to_start_one() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");

@@ -77,9 +77,11 @@ impl Switchman {
         switchman
     }
 
-    /// TERM, then a new process on the same folder.
+    /// TERM if it still runs, then a new process on the same folder.
     pub(crate) async fn restart(&mut self) {
-        self.terminate().await;
+        if self.process.id().is_some() {
+            self.terminate().await;
+        }
         self.process = spawn(self.folder.path());
         self.wait_ready().await;
     }
