@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::app::{App, BuildError};
 use crate::cli::failure::Failure;
 use crate::cli::output;
-use crate::cli::signals::Signals;
+use crate::cli::signals::{self, Signals};
 use crate::config::{self, Config};
 use crate::hint::Problems;
 
@@ -69,6 +69,7 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
     if let Some(address) = app.admin_address() {
         tracing::info!(%address, "listening for the admin API");
     }
+    let _survives = signals::survive_others()?;
     let [mut first, mut second] = [Signals::listen()?, Signals::listen()?];
     app.run(async move {
         first.recv().await;

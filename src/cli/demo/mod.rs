@@ -70,7 +70,15 @@ async fn demo(stay: bool) -> Result<(), Failure> {
 /// Shows everything, a line each; answers with the load, which goes on.
 async fn steps(stage: &mut Stage) -> Result<Load, StepError> {
     let [first, second, third] = BUILDS;
-    say("serve", &format!("switchman runs: {} answers, deploy root {}", stage.url(), stage.root().display()));
+    say(
+        "serve",
+        &format!(
+            "switchman runs: {}/ answers, {} tells all, deploy root {}",
+            stage.url(),
+            stage.versions_url(),
+            stage.root().display()
+        ),
+    );
 
     stage.deploy(first)?;
     stage.wait(first, "state", "ready").await?;

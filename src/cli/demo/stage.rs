@@ -93,6 +93,10 @@ impl Stage {
         format!("http://{}", self.address)
     }
 
+    pub(super) fn versions_url(&self) -> String {
+        format!("http://{}/versions", self.admin)
+    }
+
     pub(super) fn root(&self) -> PathBuf {
         self.folder.path().join("app")
     }
@@ -208,7 +212,7 @@ impl Stage {
         let config = self.folder.path().join("switchman.yaml");
         println!("\n  Try it by hand, Ctrl-C ends it:");
         println!("    curl -i {}/", self.url());
-        println!("    curl -s http://{}/versions", self.admin);
+        println!("    curl -s {}", self.versions_url());
         println!("    {} versions --config {}", self.program.display(), config.display());
         println!("    $EDITOR {}", self.folder.path().join("rules.yaml").display());
         println!("    log: {}\n", self.folder.path().join("switchman.log").display());
