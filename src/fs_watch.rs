@@ -53,8 +53,8 @@ pub struct Watch {
 }
 
 /// Watches the entries of `directory`, an absolute path, but not what lies deeper; it need not exist yet.
-/// The first answer is [`Changed::Everything`], once the watch is in place: what is read after it
-/// misses nothing. Must be called within a tokio runtime.
+/// The first answer is [`Changed::Everything`], once the watch is in place or the directory is known to be
+/// missing: what is read after it misses nothing. Must be called within a tokio runtime.
 pub fn watch(directory: impl Into<PathBuf>) -> Watch {
     let seen = Arc::new(Seen::default());
     let task = tokio::spawn(run(directory.into(), Arc::clone(&seen), attach));
@@ -152,22 +152,27 @@ async fn run(directory: PathBuf, seen: Arc<Seen>, attach: Attach) {
     let mut tick = tokio::time::interval(POLL_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut attached: Option<Attached> = None;
+    // Whether the user knows that the directory is not there. It may have been when they looked first.
+    let mut told_missing = false;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            () = seen.lost.notified() => attached = None,
+            // Told with the event already.
+            () = seen.lost.notified() => (attached, told_missing) = (None, true),
         }
         let there = tokio::fs::metadata(&directory).await.ok().map(|m| (m.dev(), m.ino()));
-        if there == attached.as_ref().map(|a| a.identity) {
+        if there.is_some() && there == attached.as_ref().map(|a| a.identity) {
             continue;
         }
-        let was_attached = attached.take().is_some();
+        attached = None;
         let Some(identity) = there else {
-            if was_attached {
+            if !told_missing {
                 seen.everything();
             }
+            told_missing = true;
             continue;
         };
+        told_missing = false;
         let (path, handler) = (directory.clone(), Arc::clone(&seen));
         match tokio::task::spawn_blocking(move || attach(&path, handler)).await {
             Ok(Ok(watcher)) => attached = Some(Attached { _watcher: watcher, identity }),
@@ -289,6 +294,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("root");
         let mut watch = watch(&directory);
+        assert_eq!(next(&mut watch).await, Changed::Everything, "it is not there");
 
         fs::create_dir(&directory).unwrap();
         assert_eq!(next(&mut watch).await, Changed::Everything, "it appeared");
