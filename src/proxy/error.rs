@@ -120,7 +120,7 @@ pub(crate) struct Manner {
 pub(crate) fn write(refusal: &Refusal, version: Option<&str>, manner: Manner, out: &mut Vec<u8>) {
     let cause = refusal.cause;
     let body = serde_json::json!({
-        "type": format!("urn:switchman:{}", cause.as_str()),
+        "type": format!("urn:switchman:problem:{}", cause.as_str()),
         "title": cause.title(),
         "status": cause.status(),
         "detail": refusal.detail,
@@ -173,7 +173,7 @@ mod tests {
         assert!(head.contains("x-switchman-error: no-current"), "{head}");
         assert!(head.contains("retry-after: 1") && head.contains("connection: close"), "{head}");
         let json: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(json["type"], "urn:switchman:no-current");
+        assert_eq!(json["type"], "urn:switchman:problem:no-current");
         assert_eq!(json["hint"], "switchman promote VERSION");
 
         let mut out = Vec::new();

@@ -111,7 +111,7 @@ async fn steps(stage: &mut Stage) -> Result<Load, StepError> {
     expect(seen.only(second), || format!("all requests at {second}, seen: {seen}"))?;
     say("promote", &format!("`switchman promote {second}` in force after {} ms: {seen}", took.as_millis()));
 
-    let took = stage.rules(&split(third), &load, third).await?;
+    let took = edit_rules(stage, &split(third), &load, third).await?;
     load.fresh(4_000).await?;
     let seen = load.tally();
     let share = seen.share(third);
@@ -123,7 +123,7 @@ async fn steps(stage: &mut Stage) -> Result<Load, StepError> {
 
     let pinned = load::version_for(stage.address(), Some(("x-qa", "yes"))).await?;
     expect(pinned != third, || format!("x-qa means nothing yet, {pinned} answered"))?;
-    stage.rules(&format!("{}{}", qa(third), split_routes(third)), &load, third).await?;
+    edit_rules(stage, &format!("{}{}", qa(third), split_routes(third)), &load, third).await?;
     let pinned = load.until_version(stage.address(), ("x-qa", "yes"), third).await?;
     say(
         "rule edit",
@@ -149,6 +149,15 @@ async fn steps(stage: &mut Stage) -> Result<Load, StepError> {
     say("rollback", &format!("`switchman rollback`: {seen}"));
 
     Ok(load)
+}
+
+/// Edits the rule file and waits until `version` is seen in the load; answers with the milliseconds.
+async fn edit_rules(stage: &Stage, document: &str, load: &Load, version: &str) -> Result<u128, StepError> {
+    let before = load.total().of(version);
+    let began = Instant::now();
+    stage.write_rules(document)?;
+    load.until(&format!("{version} answers"), |_| load.total().of(version) > before).await?;
+    Ok(began.elapsed().as_millis())
 }
 
 fn split(version: &str) -> String {

@@ -10,7 +10,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::load::Load;
 use super::sample::GREETING;
 use crate::cli::failure::Failure;
 
@@ -180,15 +179,6 @@ impl Stage {
         let unfinished = self.folder.path().join("rules.yaml~");
         std::fs::write(&unfinished, document)?;
         Ok(std::fs::rename(unfinished, path)?)
-    }
-
-    /// Writes the rule file and waits until `version` is seen in the load; answers with the milliseconds.
-    pub(super) async fn rules(&self, document: &str, load: &Load, version: &str) -> Result<u128, StepError> {
-        let before = load.total().of(version);
-        let began = Instant::now();
-        self.write_rules(document)?;
-        load.until(&format!("{version} answers"), |_| load.total().of(version) > before).await?;
-        Ok(began.elapsed().as_millis())
     }
 
     /// Waits until switchman says that it refused the rule document.

@@ -88,6 +88,37 @@ routes:
 }
 
 #[tokio::test]
+async fn a_request_waits_for_its_version_where_the_rule_says_so() {
+    let rules = "routes: [{name: next, when: {header.x-next: yes}, to: c0ffee1, unavailable: wait}]\n";
+    let switchman = three_versions(Setup { rules: Some(rules), ..Setup::default() }).await;
+    let waiting = tokio::spawn({
+        let url = switchman.url("/");
+        async move { get_with(&url, &[("x-next", "yes")]).await }
+    });
+    switchman.deploy("c0ffee1").await;
+    let answer = waiting.await.unwrap().unwrap();
+    assert_eq!((answer.status, answer.version()), (200, "c0ffee1"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_client_without_an_id_is_given_one_and_stays_where_it_is() {
+    let rules = "routes: [{name: half, split: {b001bee: 50%}, by: cookie.uid, assign: true}]\n";
+    let switchman = three_versions(Setup { rules: Some(rules), ..Setup::default() }).await;
+    let mut seen = std::collections::BTreeMap::new();
+    for _ in 0..40 {
+        let first = get(&switchman.url("/")).await.unwrap();
+        let given = first.header("set-cookie").expect("an id is assigned");
+        let cookie =
+            given.strip_suffix("; Path=/; HttpOnly; SameSite=Lax").unwrap_or_else(|| panic!("{given}"));
+        assert!(cookie.starts_with("uid="), "{given}");
+        *seen.entry(first.version().to_owned()).or_insert(0) += 1;
+        let again = get_with(&switchman.url("/"), &[("cookie", cookie)]).await.unwrap();
+        assert_eq!((again.version(), again.header("set-cookie")), (first.version(), None), "{given}");
+    }
+    assert_eq!(seen.len(), 2, "both halves of 40 new clients: {seen:?}");
+}
+
+#[tokio::test]
 async fn a_file_edit_is_in_force_at_once_and_a_bad_one_never() {
     let switchman = three_versions(Setup { rules: Some(""), ..Setup::default() }).await;
     let load = Load::start(&switchman.url("/"), 4);
