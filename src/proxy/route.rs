@@ -169,7 +169,7 @@ impl RequestView for View<'_, '_, '_> {
 fn new_id() -> String {
     let mut bytes = [0u8; 16];
     // The kernel's generator does not fail once the machine is up; a zero id would only make buckets uneven.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    let _ = getrandom::fill(&mut bytes);
     format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
