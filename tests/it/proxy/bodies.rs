@@ -164,14 +164,15 @@ async fn a_slow_reader_holds_the_sender_back() {
 
 #[tokio::test]
 async fn the_first_event_arrives_before_the_stream_ends() {
-    let (next, events) = tokio::sync::mpsc::channel::<Result<String, std::io::Error>>(1);
+    let (next, mut events) = tokio::sync::mpsc::channel::<Result<String, std::io::Error>>(1);
+    let events = futures_util::stream::poll_fn(move |cx| events.poll_recv(cx));
     let events = Arc::new(std::sync::Mutex::new(Some(events)));
     let stream = move || {
         let events = events.lock().unwrap().take().unwrap();
         async move {
             Response::builder()
                 .header("content-type", "text/event-stream")
-                .body(Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(events)))
+                .body(Body::from_stream(events))
                 .unwrap()
         }
     };
