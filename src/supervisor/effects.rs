@@ -10,7 +10,7 @@ use super::launch::Identity;
 use super::lifecycle::{Effect, Event as LifeEvent, ProcessId};
 use super::managed::Running;
 use super::worker::{self, Launch, Reporter};
-use super::{Event, Key, Supervisor};
+use super::{Event, Key, RUN_FOLDER, Supervisor};
 use crate::config::Stop;
 use crate::registry::Upstream;
 use crate::version::WorkerId;
@@ -47,7 +47,7 @@ impl Supervisor {
         let (ports, logs, events) = (self.ports.clone(), self.logs.clone(), self.events.clone());
         let turns = (!urgent).then(|| self.turns.clone());
         let run_folder =
-            self.settings.state.join("run").join(key.service.as_str()).join(key.version.as_str());
+            self.settings.state.join(RUN_FOLDER).join(key.service.as_str()).join(key.version.as_str());
         let Some(version) = self.version(key) else { return };
         // `start` and `restart` have checked that there is a command.
         let Some(run) = version.spec.run.clone() else { return };

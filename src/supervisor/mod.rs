@@ -19,6 +19,7 @@ mod effects;
 mod folder;
 mod health;
 mod launch;
+mod leftover;
 mod lifecycle;
 mod managed;
 mod memory;
@@ -52,6 +53,8 @@ use worker::Report;
 
 /// Versions that are started at the same time; more wait for their turn.
 const STARTS_AT_ONCE: usize = 8;
+/// The folder of pid files, in the state folder.
+const RUN_FOLDER: &str = "run";
 /// Reports that may wait before a worker's task has to.
 const EVENTS_WAITING: usize = 1_024;
 /// Commands that may wait.
@@ -197,6 +200,7 @@ impl Inbox {
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
+        leftover::end(self.settings.state.join(RUN_FOLDER)).await;
         loop {
             let event = inbox.next().await;
             self.handle(event);

@@ -77,6 +77,13 @@ impl Switchman {
         switchman
     }
 
+    /// kill -9, then a new process on the same folder.
+    pub(crate) async fn kill_and_start(&mut self) {
+        self.process.kill().await.unwrap();
+        self.process = spawn(self.folder.path());
+        self.wait_ready().await;
+    }
+
     /// TERM if it still runs, then a new process on the same folder.
     pub(crate) async fn restart(&mut self) {
         if self.process.id().is_some() {
