@@ -52,7 +52,7 @@ async fn demo(stay: bool) -> Result<(), Failure> {
         () = signals.recv() => Err(StepError::new("told to end before the last step")),
     };
     if stay && let Ok(load) = &shown {
-        stage.by_hand();
+        tell(&stage.by_hand());
         load.keep_up(Duration::from_millis(50));
         signals.recv().await;
     }
@@ -177,6 +177,10 @@ fn expect(held: bool, wanted: impl FnOnce() -> String) -> Result<(), StepError> 
 }
 
 fn say(step: &str, what: &str) {
+    tell(&format!("{step:>10}  {what}"));
+}
+
+fn tell(text: &str) {
     // A reader that went away ends nothing: the demo's exit status still tells.
-    let _ = output::data(&format!("{step:>10}  {what}"));
+    let _ = output::data(text);
 }

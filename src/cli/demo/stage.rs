@@ -196,16 +196,19 @@ impl Stage {
         }
     }
 
-    /// Says what to try by hand.
-    #[allow(clippy::print_stdout, reason = "what the demo says is its output")]
-    pub(super) fn by_hand(&self) {
-        let config = self.folder.path().join("switchman.yaml");
-        println!("\n  Try it by hand, Ctrl-C ends it:");
-        println!("    curl -i {}/", self.url());
-        println!("    curl -s {}", self.versions_url());
-        println!("    {} versions --config {}", self.program.display(), config.display());
-        println!("    $EDITOR {}", self.folder.path().join("rules.yaml").display());
-        println!("    log: {}\n", self.folder.path().join("switchman.log").display());
+    /// What to try by hand.
+    pub(super) fn by_hand(&self) -> String {
+        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        format!(
+            "\n  Try it by hand, Ctrl-C ends it:\n    curl -i {}/\n    curl -s {}\n    {} versions --config {}\n    \
+             $EDITOR {}\n    log: {}\n",
+            self.url(),
+            self.versions_url(),
+            self.program.display(),
+            file("switchman.yaml"),
+            file("rules.yaml"),
+            file("switchman.log"),
+        )
     }
 
     /// Ends switchman as a service manager does and waits until it has ended.
