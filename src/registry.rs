@@ -9,10 +9,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::config::{Delivery, Protocol};
 use crate::metrics::{InFlight, VersionCounters};
 use crate::version::{ServiceName, VersionId, VersionState, WorkerId, WorkerState};
 
@@ -44,8 +46,20 @@ pub struct Upstream {
     pub worker: WorkerId,
     /// Where it listens.
     pub address: Address,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// When it began to take requests.
+    pub since: Instant,
     /// Requests that it is answering.
     pub in_flight: InFlight,
+}
+
+impl Upstream {
+    /// The data-plane side of a worker that takes requests from now on, counted by `threads` threads.
+    pub fn new(serial: u64, worker: WorkerId, address: Address, protocol: Protocol, threads: usize) -> Self {
+        let in_flight = InFlight::new(threads);
+        Self { serial, worker, address, protocol, since: Instant::now(), in_flight }
+    }
 }
 
 /// One worker as people see it.
@@ -86,6 +100,8 @@ pub struct Version {
     pub workers: Vec<Worker>,
     /// The workers that take requests now.
     pub ready: Vec<Arc<Upstream>>,
+    /// How its requests are delivered.
+    pub delivery: Arc<Delivery>,
     /// Its counters; the same object for as long as the version is known.
     pub counters: Arc<VersionCounters>,
 }

@@ -9,6 +9,7 @@
 //! `keys` lists every key; the readers take no other, and `reference` makes `docs/configuration.md` from it.
 
 mod clash;
+mod delivery;
 mod flags;
 pub mod folder;
 mod keys;
@@ -22,12 +23,14 @@ mod tests;
 mod text;
 mod value;
 
+pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use load::{default_state, find, load};
 pub use reference::reference;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
@@ -102,6 +105,8 @@ pub struct Service {
     pub promote: Promote,
     /// Where the rule document is.
     pub rules: RulesAt,
+    /// How requests are delivered to its workers.
+    pub delivery: Arc<Delivery>,
     /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
     pub run: RunSpec,
 }
@@ -138,6 +143,16 @@ pub struct RunSpec {
     pub ready: Ready,
     /// How a worker is stopped.
     pub stop: Stop,
+}
+
+/// What a worker speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge; what gRPC servers speak.
+    H2c,
 }
 
 /// A command.

@@ -7,7 +7,7 @@ use super::keys::{self, Key, KeyDefault, Section};
 const INTRODUCTION: &str = "\
 # The configuration file
 
-<!-- Made from src/config/keys.rs. To refresh it: SWITCHMAN_BLESS=1 cargo test --lib config::reference -->
+<!-- Made from src/config/keys/mod.rs. To refresh it: SWITCHMAN_BLESS=1 cargo test --lib config::reference -->
 
 `switchman serve` reads `./switchman.yaml`, else `/etc/switchman/switchman.yaml`, or the file after `--config`.
 The smallest file:

@@ -1,6 +1,7 @@
 //! One service: its deploy root, its hosts, its rules; `run` reads how its versions run.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
@@ -9,7 +10,7 @@ use super::keys::{RULES, RUN, SERVICE, names};
 use super::read::{duration, path};
 use super::run::run_spec;
 use super::value;
-use super::{Promote, RulesAt, RunSpec, Service};
+use super::{Delivery, Promote, RulesAt, RunSpec, Service};
 use crate::version::ServiceName;
 use crate::yaml::{Entry, Fields, Reader};
 
@@ -56,7 +57,9 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         .unwrap_or(Promote::Manual);
     let rules = name.as_deref().and_then(|name| rules(&fields, name, context));
     let run = run_spec(&fields, RunSpec::default());
-    let service = Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, run };
+    let delivery = Arc::new(Delivery::default());
+    let service =
+        Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };
     Some(Draft { name: ServiceName::from(name?), service, fields })
 }
 

@@ -26,18 +26,15 @@ pub(crate) fn pick<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{InFlight, ThreadSlot};
+    use crate::config::Protocol;
+    use crate::metrics::ThreadSlot;
     use crate::registry::Address;
     use crate::version::WorkerId;
 
     fn workers(in_flight: &[usize]) -> Vec<Arc<Upstream>> {
         let worker = |(serial, running): (usize, &usize)| {
-            let upstream = Upstream {
-                serial: serial as u64,
-                worker: WorkerId(serial as u32),
-                address: Address::Unix("/nowhere".into()),
-                in_flight: InFlight::new(1),
-            };
+            let address = Address::Unix("/nowhere".into());
+            let upstream = Upstream::new(serial as u64, WorkerId(serial as u32), address, Protocol::Http1, 1);
             (0..*running).for_each(|_| upstream.in_flight.begin(ThreadSlot(0)));
             Arc::new(upstream)
         };

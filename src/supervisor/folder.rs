@@ -44,7 +44,8 @@ impl Supervisor {
         };
         let (name, version): (ServiceName, VersionId) = (key.service.clone(), key.version.clone());
         let spec = Arc::new(service.config.run.clone());
-        let managed = Managed::new(name, version.clone(), path.to_owned(), spec, threads);
+        let delivery = service.config.delivery.clone();
+        let managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
         service.versions.insert(version, managed);
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::lifecycle::{Lifecycle, ProcessId};
-use crate::config::RunSpec;
+use crate::config::{Delivery, RunSpec};
 use crate::metrics::VersionCounters;
 use crate::registry::{self, Address, Upstream};
 use crate::version::{ServiceName, VersionId, VersionState};
@@ -33,6 +33,7 @@ pub(crate) struct Managed {
     pub(crate) folder: Folder,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
     state: (VersionState, Timestamp),
+    delivery: Arc<Delivery>,
     counters: Arc<VersionCounters>,
 }
 
@@ -75,6 +76,7 @@ impl Managed {
         version: VersionId,
         path: PathBuf,
         spec: Arc<RunSpec>,
+        delivery: Arc<Delivery>,
         threads: usize,
     ) -> Self {
         let now = Timestamp::now();
@@ -90,6 +92,7 @@ impl Managed {
             folder: Folder::There,
             processes: BTreeMap::new(),
             state: (VersionState::Arriving, now),
+            delivery,
             counters: Arc::new(VersionCounters::new(threads)),
         }
     }
@@ -137,6 +140,7 @@ impl Managed {
                 })
                 .collect(),
             ready: self.life.ready().filter_map(upstream).collect(),
+            delivery: self.delivery.clone(),
             counters: self.counters.clone(),
         }
     }

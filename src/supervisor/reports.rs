@@ -6,7 +6,7 @@ use super::lifecycle::{Event, ProcessId};
 use super::readiness::Verdict;
 use super::worker::Report;
 use super::{Key, Supervisor};
-use crate::metrics::InFlight;
+use crate::config::Protocol;
 use crate::registry::{Address, Upstream};
 
 impl Supervisor {
@@ -40,13 +40,14 @@ impl Supervisor {
     /// Makes the data-plane side of a process that is ready.
     fn give_upstream(&mut self, key: &Key, process: ProcessId) {
         self.last_serial += 1;
-        let (serial, in_flight) = (self.last_serial, InFlight::new(self.settings.threads));
+        let (serial, threads) = (self.last_serial, self.settings.threads);
         let Some(version) = self.version(key) else { return };
         let worker = version.life.worker_of(process);
         if let (Some(worker), Some(running)) = (worker, version.processes.get_mut(&process))
             && let Some(address) = running.address.map(Address::Tcp)
         {
-            running.upstream = Some(Arc::new(Upstream { serial, worker, address, in_flight }));
+            let upstream = Upstream::new(serial, worker, address, Protocol::Http1, threads);
+            running.upstream = Some(Arc::new(upstream));
         }
     }
 }

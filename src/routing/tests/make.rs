@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::metrics::{InFlight, VersionCounters};
+use crate::config::Protocol;
+use crate::metrics::VersionCounters;
 use crate::registry::{self, Address, Upstream, Version};
 use crate::routing::ServiceRouting;
 use crate::rules::publisher::{Aliases, Published};
@@ -14,12 +15,8 @@ use crate::version::{VersionId, VersionState, WorkerId};
 
 /// A version that arrived at second `arrived`; a ready one has a worker.
 fn version(id: &str, state: VersionState, arrived: i64) -> Version {
-    let worker = Arc::new(Upstream {
-        serial: 1,
-        worker: WorkerId(0),
-        address: Address::Tcp(([127, 0, 0, 1], 1).into()),
-        in_flight: InFlight::new(1),
-    });
+    let worker =
+        Arc::new(Upstream::new(1, WorkerId(0), Address::Tcp(([127, 0, 0, 1], 1).into()), Protocol::Http1, 1));
     Version {
         service: "app".into(),
         id: id.into(),
@@ -30,6 +27,7 @@ fn version(id: &str, state: VersionState, arrived: i64) -> Version {
         reason: None,
         workers: Vec::new(),
         ready: if state == VersionState::Ready { vec![worker] } else { Vec::new() },
+        delivery: Arc::default(),
         counters: Arc::new(VersionCounters::new(1)),
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 use switchman::admin::{self, AdminState};
-use switchman::config::{self, RulesAt};
+use switchman::config::{self, Protocol, RulesAt};
 use switchman::deploy::{ChangeKind, VersionChange};
-use switchman::metrics::{InFlight, VersionCounters};
+use switchman::metrics::VersionCounters;
 use switchman::registry::{self, Address, Registry, Upstream};
 use switchman::routing::{self, Live};
 use switchman::rules::source::{self, SourceSpec};
@@ -187,6 +187,7 @@ pub(crate) fn service(folder: &Path, name: &ServiceName) -> config::Service {
         settle: Duration::from_secs(1),
         promote: config::Promote::Manual,
         rules: RulesAt::File(folder.join("rules.yaml")),
+        delivery: Arc::default(),
         run,
     }
 }
@@ -251,12 +252,8 @@ pub(crate) fn at(text: &str) -> Timestamp {
 pub(crate) fn version(service: &str, id: &str, state: VersionState) -> registry::Version {
     let ready: Vec<Arc<Upstream>> = (state == VersionState::Ready)
         .then(|| {
-            Arc::new(Upstream {
-                serial: 1,
-                worker: WorkerId(0),
-                address: Address::Tcp("127.0.0.1:41234".parse().unwrap()),
-                in_flight: InFlight::new(1),
-            })
+            let address = Address::Tcp("127.0.0.1:41234".parse().unwrap());
+            Arc::new(Upstream::new(1, WorkerId(0), address, Protocol::Http1, 1))
         })
         .into_iter()
         .collect();
@@ -281,6 +278,7 @@ pub(crate) fn version(service: &str, id: &str, state: VersionState) -> registry:
         reason: None,
         workers,
         ready,
+        delivery: Arc::default(),
         counters: Arc::new(VersionCounters::new(1)),
     }
 }

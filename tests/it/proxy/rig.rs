@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use switchman::config::Protocol;
 use switchman::hint::Problems;
-use switchman::metrics::{InFlight, VersionCounters};
+use switchman::metrics::VersionCounters;
 use switchman::proxy::{self, ProxyHandle, Settings};
 use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
@@ -67,12 +68,9 @@ impl Rig {
     pub(crate) async fn set_workers(&self, workers: &[Address]) -> Vec<Arc<Upstream>> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let upstream = |(id, address): (usize, &Address)| {
-            Arc::new(Upstream {
-                serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-                worker: WorkerId(id as u32),
-                address: address.clone(),
-                in_flight: InFlight::new(THREADS),
-            })
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            let worker = WorkerId(id as u32);
+            Arc::new(Upstream::new(serial, worker, address.clone(), Protocol::Http1, THREADS))
         };
         let ready: Vec<_> = workers.iter().enumerate().map(upstream).collect();
         let before = self.live.load().generation;
@@ -88,6 +86,7 @@ impl Rig {
                 reason: None,
                 workers: Vec::new(),
                 ready: ready.clone(),
+                delivery: Arc::default(),
                 counters: self.counters.clone(),
             };
             let service: &mut registry::Service = services.entry(ServiceName::from("app")).or_default();

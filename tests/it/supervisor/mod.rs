@@ -100,6 +100,7 @@ impl World {
             settle: Duration::from_secs(1),
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
+            delivery: Arc::default(),
             run: spec.clone(),
         };
         let app = ServiceName::from(APP);
