@@ -41,6 +41,8 @@ macro_rules! causes {
 }
 
 causes! {
+    /// The request came by http, and is to come by https; the answer says where.
+    HttpsRequired => "https-required", 308, "Permanent Redirect", "come to the address in `location`";
     /// The request's bytes are no HTTP that everybody understands the same way.
     BadRequest => "bad-request", 400, "Bad Request", "the request is not valid HTTP/1.1; see `detail`";
     /// The head did not arrive in time.
@@ -116,8 +118,14 @@ pub(crate) struct Manner {
     pub(crate) http11: bool,
 }
 
-/// Writes the whole answer to the end of `out`. `version` is named where one was chosen.
-pub(crate) fn write(refusal: &Refusal, version: Option<&str>, manner: Manner, out: &mut Vec<u8>) {
+/// Writes the whole answer to the end of `out`. `version` is named where one was chosen, `id` is the request's.
+pub(crate) fn write(
+    refusal: &Refusal,
+    version: Option<&str>,
+    id: Option<&str>,
+    manner: Manner,
+    out: &mut Vec<u8>,
+) {
     let cause = refusal.cause;
     let body = serde_json::json!({
         "type": format!("urn:switchman:problem:{}", cause.as_str()),
@@ -133,10 +141,15 @@ pub(crate) fn write(refusal: &Refusal, version: Option<&str>, manner: Manner, ou
         (false, false) => "connection: keep-alive\r\n",
     };
     let retry = if cause.status() == 503 { "retry-after: 1\r\n" } else { "" };
+    let location = match cause {
+        Cause::HttpsRequired => format!("location: {}\r\n", refusal.detail),
+        _ => String::new(),
+    };
+    let id = id.map(|id| format!("x-request-id: {id}\r\n")).unwrap_or_default();
     let version = version.map(|v| format!("x-switchman-version: {v}\r\n")).unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
-         cache-control: no-store\r\nx-switchman-error: {}\r\n{version}{retry}{connection}\r\n",
+         cache-control: no-store\r\nx-switchman-error: {}\r\n{version}{id}{location}{retry}{connection}\r\n",
         cause.status(),
         cause.title(),
         body.len(),
@@ -159,25 +172,26 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Cause::ALL.len());
-        assert!(Cause::ALL.iter().all(|c| (400..600).contains(&c.status())));
+        assert!(Cause::ALL.iter().all(|c| (300..600).contains(&c.status())));
     }
 
     #[test]
     fn an_answer_of_ours_says_so_and_says_why() {
         let manner = Manner { head_only: false, close: true, http11: true };
         let mut out = Vec::new();
-        write(&Refusal::new(Cause::NoCurrent, "`current` is not set"), None, manner, &mut out);
+        write(&Refusal::new(Cause::NoCurrent, "`current` is not set"), None, Some("7"), manner, &mut out);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         assert!(head.contains("x-switchman-error: no-current"), "{head}");
+        assert!(head.contains("x-request-id: 7\r\n") && !head.contains("location"), "{head}");
         assert!(head.contains("retry-after: 1") && head.contains("connection: close"), "{head}");
         let json: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(json["type"], "urn:switchman:problem:no-current");
         assert_eq!(json["hint"], "switchman promote VERSION");
 
         let mut out = Vec::new();
-        write(&Refusal::bad("x"), None, Manner { head_only: true, ..manner }, &mut out);
+        write(&Refusal::bad("x"), None, None, Manner { head_only: true, ..manner }, &mut out);
         assert!(out.ends_with(b"\r\n\r\n"), "an answer to HEAD has no body");
     }
 }

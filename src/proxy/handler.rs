@@ -1,7 +1,6 @@
 //! One connection of a client: its requests, one after the other. The steps are numbered as in [`super`].
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::proxy::client::Client;
 use crate::proxy::clock::{Alarm, ticks};
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::Failure;
-use crate::proxy::headers::Forwarded;
-use crate::proxy::route::{self, Client, Request, Route};
+use crate::proxy::route::{self, Request, Route};
 use crate::proxy::thread::{Buffers, Thread};
 use crate::registry::Version;
 use crate::routing::NoVersion;
@@ -76,13 +75,11 @@ enum Next {
 }
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve<S>(thread: Rc<Thread>, alarm: Alarm<Thread>, io: S, client: IpAddr)
+pub(crate) async fn serve<S>(thread: Rc<Thread>, alarm: Alarm<Thread>, io: S, client: Client)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     alarm.attach().await;
-    let ip = client.to_canonical();
-    let client = Client { ip, forwarded: Forwarded::new(ip) };
     let mut connection = Connection { thread, io, alarm, client };
     let mut is_new = true;
     while let Some(mut buffers) = connection.first_bytes(is_new).await {
@@ -143,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn request(&mut self, b: &mut Buffers) -> After {
         // 1-3: to a version.
         let started = Instant::now();
+        b.stamp.begin(self.thread.clock.wall_ms(started));
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
             Err(Unplanned::Gone) => return After::Close,
@@ -157,11 +155,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok((status, after)) => (status >= 500, after),
             Err(Failure::Gone) => (false, After::Close),
             Err(Failure::Cut(refusal)) => {
-                self.log(&refusal, &version);
+                self.log(&refusal, &planned.request, &version, b.stamp.id());
                 (true, After::Close)
             }
             Err(Failure::Refused(refusal)) => {
-                self.log(&refusal, &version);
+                self.log(&refusal, &planned.request, &version, b.stamp.id());
                 let name = Some(version.id.as_str());
                 let after = Box::pin(self.refuse(&refusal, Some(&planned.request), name, b)).await;
                 (refusal.cause.status() >= 500, after)
@@ -189,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What the bytes in `b.down` lead to at this moment.
     fn look(&self, b: &mut Buffers) -> Look {
-        match route::plan(&self.thread, &self.client, b.down.filled(), &mut b.request) {
+        match route::plan(&self.thread, &self.client, b.down.filled(), &mut b.request, &mut b.stamp) {
             Ok(None) => Look::More,
             Ok(Some((request, Route::To { version, cookie }))) => {
                 Look::Done(Ok(Planned { request, version, cookie }))
@@ -251,6 +249,7 @@ mod tests {
     use super::*;
     use crate::metrics::ThreadSlot;
     use crate::proxy::Settings;
+    use crate::proxy::client::Scheme;
     use crate::routing::Live;
 
     /// Ten thousand idle connections are ten thousand of these futures: what is rare in them is boxed.
@@ -259,7 +258,9 @@ mod tests {
         let thread = Rc::new(Thread::new(ThreadSlot(0), Settings::default(), Live::new()));
         let (io, _client) = tokio::io::duplex(1);
         let alarm = Alarm::new(thread.clone());
-        let serving = serve(thread, alarm, io, IpAddr::from([127, 0, 0, 1]));
+        let scheme = Scheme::Http { redirect: None };
+        let client = Client::new([127, 0, 0, 1].into(), scheme, &thread.settings);
+        let serving = serve(thread, alarm, io, client);
         assert!(size_of_val(&serving) <= 1100, "{} bytes", size_of_val(&serving));
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit};
 
 /// The most headers that [`Settings::headers`] can allow: a set of them is kept in 128 bits.
@@ -39,6 +40,10 @@ pub struct Settings {
     /// Connections from clients in all; more wait in the kernel's queue. Default: half of the process's limit
     /// of open files, as each may need a second one to a worker; see [`raise_open_files`].
     pub max_connections: usize,
+    /// Proxies in front that are believed what they say of their clients. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Each request gets an id (`X-Request-Id`). Default: yes.
+    pub request_ids: bool,
 }
 
 impl Default for Settings {
@@ -57,6 +62,8 @@ impl Default for Settings {
             idle_per_worker: 512,
             upstream_idle_timeout: Duration::from_secs(60),
             max_connections: max_connections(),
+            trusted_proxies: Vec::new(),
+            request_ids: true,
         }
     }
 }

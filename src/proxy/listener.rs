@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::net::{self as sys, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::sync::watch;
 
+use crate::proxy::client::{Client, Scheme};
 use crate::proxy::clock::Alarm;
 use crate::proxy::handler;
 use crate::proxy::thread::Thread;
@@ -145,7 +146,8 @@ pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, s
 fn spawn(thread: &Rc<Thread>, stream: tokio::net::TcpStream, client: SocketAddr) {
     // Made here and not in the task, so that the connection counts as open at once.
     let alarm = Alarm::new(thread.clone());
-    tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, client.ip()));
+    let client = Client::new(client.ip(), Scheme::Http { redirect: None }, &thread.settings);
+    tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, client));
 }
 
 /// An accept that failed because the client has left is nothing; one for want of files or memory needs time.

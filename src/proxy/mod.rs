@@ -30,6 +30,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod balance;
+pub(crate) mod client;
 pub(crate) mod clock;
 /// The answers that switchman makes itself.
 pub mod error;
@@ -41,6 +42,7 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod refuse;
 pub(crate) mod route;
+pub(crate) mod stamp;
 pub(crate) mod thread;
 pub(crate) mod upgrade;
 pub(crate) mod upstream;

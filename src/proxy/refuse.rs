@@ -24,7 +24,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         version: Option<&str>,
         b: &mut Buffers,
     ) -> After {
-        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
+        // What was not understood has no id yet.
+        if self.thread.settings.request_ids {
+            b.stamp.identify(&self.thread.ids, None);
+        }
+        let id = b.stamp.id();
+        let client = request.map_or(self.client.ip, |request| request.client);
+        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, %client, id, "refused");
         // What follows a request that was not understood, or whose body was not read, cannot be understood.
         let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.thread.draining.get());
         if version.is_none()
@@ -38,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        error::write(refusal, version, manner, &mut b.response);
+        error::write(refusal, version, id, manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);
         match self.alarm.race(self.io.write_all(&b.response)).await {
             Some(Ok(())) if whole.is_some() => After::KeepAlive,
@@ -48,13 +54,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Says what went wrong with a worker; at most one line a second.
-    pub(super) fn log(&self, refusal: &Refusal, version: &Version) {
+    pub(super) fn log(&self, refusal: &Refusal, request: &Request, version: &Version, id: Option<&str>) {
         if refusal.cause.status() >= 500 && self.thread.may_warn() {
             tracing::warn!(
                 cause = refusal.cause.as_str(),
                 detail = %refusal.detail,
                 service = %version.service,
                 version = %version.id,
+                client = %request.client,
+                id,
                 "a request failed"
             );
         }

@@ -11,6 +11,7 @@ use crate::metrics::ThreadSlot;
 use crate::proxy::clock::{Clock, HasClock, ticks};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::limits::Settings;
+use crate::proxy::stamp::{Ids, Stamp};
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
@@ -32,11 +33,19 @@ pub(crate) struct Buffers {
     pub(crate) request: Vec<u8>,
     /// Written to the client.
     pub(crate) response: Vec<u8>,
+    /// What the request is stamped with.
+    pub(crate) stamp: Stamp,
 }
 
 impl Buffers {
     fn new() -> Self {
-        Self { down: Buf::new(), up: Buf::new(), request: Vec::new(), response: Vec::new() }
+        Self {
+            down: Buf::new(),
+            up: Buf::new(),
+            request: Vec::new(),
+            response: Vec::new(),
+            stamp: Stamp::default(),
+        }
     }
 }
 
@@ -88,6 +97,8 @@ pub(crate) struct Thread {
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
     pub(crate) pool: RefCell<Pool>,
+    /// Makes the ids of requests.
+    pub(crate) ids: Ids,
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
@@ -111,6 +122,7 @@ impl Thread {
             timeouts: Timeouts::new(&settings),
             clock: Clock::new(),
             pool: RefCell::new(Pool::new(&settings)),
+            ids: Ids::new(),
             draining: Cell::new(false),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),
