@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proxy::client::Client;
 use crate::proxy::clock::{Alarm, ticks};
+use crate::proxy::downstream::{Downstream, Http1};
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::Failure;
 use crate::proxy::route::{self, Request, Route};
@@ -30,19 +31,19 @@ pub(crate) enum After {
     Linger,
 }
 
-/// One connection of a client.
+/// One connection of a client, or one stream of one.
 pub(crate) struct Connection<S> {
     pub(crate) thread: Rc<Thread>,
     pub(crate) io: S,
     pub(crate) alarm: Alarm<Thread>,
-    pub(crate) client: Client,
+    pub(crate) client: Rc<Client>,
 }
 
 /// A request that leads to a version.
 pub(crate) struct Planned {
     pub(crate) request: Request,
     pub(crate) version: Arc<Version>,
-    /// A whole `Set-Cookie` line.
+    /// The value of a `Set-Cookie`, where an id was assigned.
     pub(crate) cookie: Option<String>,
 }
 
@@ -75,12 +76,12 @@ enum Next {
 }
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve<S>(thread: Rc<Thread>, alarm: Alarm<Thread>, io: S, client: Client)
+pub(crate) async fn serve<S>(thread: Rc<Thread>, alarm: Alarm<Thread>, io: S, client: Rc<Client>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     alarm.attach().await;
-    let mut connection = Connection { thread, io, alarm, client };
+    let mut connection = Connection { thread, io: Http1(io), alarm, client };
     let mut is_new = true;
     while let Some(mut buffers) = connection.first_bytes(is_new).await {
         is_new = false;
@@ -98,7 +99,7 @@ where
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Downstream> Connection<S> {
     /// Waits for the first bytes of a request; none when the connection is to end. Holds no buffers meanwhile.
     async fn first_bytes(&mut self, is_new: bool) -> Option<Box<Buffers>> {
         let timeouts = &self.thread.timeouts;
@@ -155,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok((status, after)) => (status >= 500, after),
             Err(Failure::Gone) => (false, After::Close),
             Err(Failure::Cut(refusal)) => {
+                self.io.abort();
                 self.log(&refusal, &planned.request, &version, b.stamp.id());
                 (true, After::Close)
             }
@@ -187,7 +189,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What the bytes in `b.down` lead to at this moment.
     fn look(&self, b: &mut Buffers) -> Look {
-        match route::plan(&self.thread, &self.client, b.down.filled(), &mut b.request, &mut b.stamp) {
+        let without_length = self.io.body_without_length();
+        let (request, stamp) = (&mut b.request, &mut b.stamp);
+        match route::plan(&self.thread, &self.client, b.down.filled(), without_length, request, stamp) {
             Ok(None) => Look::More,
             Ok(Some((request, Route::To { version, cookie }))) => {
                 Look::Done(Ok(Planned { request, version, cookie }))
@@ -260,7 +264,7 @@ mod tests {
         let alarm = Alarm::new(thread.clone());
         let scheme = Scheme::Http { redirect: None };
         let client = Client::new([127, 0, 0, 1].into(), scheme, &thread.settings);
-        let serving = serve(thread, alarm, io, client);
+        let serving = serve(thread, alarm, io, Rc::new(client));
         assert!(size_of_val(&serving) <= 1100, "{} bytes", size_of_val(&serving));
     }
 }

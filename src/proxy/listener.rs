@@ -147,7 +147,7 @@ fn spawn(thread: &Rc<Thread>, stream: tokio::net::TcpStream, client: SocketAddr)
     // Made here and not in the task, so that the connection counts as open at once.
     let alarm = Alarm::new(thread.clone());
     let client = Client::new(client.ip(), Scheme::Http { redirect: None }, &thread.settings);
-    tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, client));
+    tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, Rc::new(client)));
 }
 
 /// An accept that failed because the client has left is nothing; one for want of files or memory needs time.
