@@ -11,6 +11,7 @@
 mod clash;
 mod delivery;
 mod flags;
+mod front;
 pub mod folder;
 mod keys;
 mod load;
@@ -24,6 +25,7 @@ mod text;
 mod value;
 
 pub use delivery::{Coding, Compress, Delivery, Queue};
+pub use front::{Front, Tls};
 pub use load::{default_state, find, load};
 pub use reference::reference;
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The public addresses.
     pub listen: Vec<SocketAddr>,
+    /// TLS, and who may say who a client is.
+    pub front: Front,
     /// The admin listener and socket.
     pub admin: Admin,
     /// This machine's name in the fleet.

@@ -10,9 +10,7 @@ use std::time::Duration;
 use rustix::net::{self as sys, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::sync::watch;
 
-use crate::proxy::client::{Client, Scheme};
-use crate::proxy::clock::Alarm;
-use crate::proxy::handler;
+use crate::proxy::front::{self, Door, Entrance, Inside};
 use crate::proxy::thread::Thread;
 
 /// Connections that the kernel may hold for us; it cuts this to `net.core.somaxconn`.
@@ -54,12 +52,30 @@ pub struct Listeners {
     addresses: Vec<SocketAddr>,
     /// For each thread, one socket an address.
     pub(crate) threads: Vec<Vec<TcpListener>>,
+    /// How connections begin, for each address.
+    doors: Vec<Door>,
 }
 
 impl Listeners {
     /// The addresses with the ports that were picked, in the order they were asked for.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// How connections begin, for each address.
+    pub(crate) fn entrances(&self) -> Vec<Entrance> {
+        let tls = |door: &Door| match &door.inside {
+            Inside::Tls(tls) => Some(tls.clone()),
+            Inside::Http | Inside::Redirect => None,
+        };
+        let https = self.doors.iter().zip(&self.addresses).find(|(door, _)| tls(door).is_some());
+        let https = https.map(|(_, address)| address.port());
+        let entrance = |door: &Door| Entrance {
+            proxy_protocol: door.proxy_protocol,
+            tls: tls(door),
+            redirect: https.filter(|_| matches!(door.inside, Inside::Redirect)),
+        };
+        self.doors.iter().map(entrance).collect()
     }
 }
 
@@ -69,9 +85,18 @@ impl Listeners {
 /// # Errors
 /// An address that is in use (also by another switchman), forbidden or not this machine's.
 pub fn bind(listen: &[SocketAddr], threads: usize) -> Result<Listeners, BindError> {
-    let mut listeners = Listeners { addresses: Vec::new(), threads: Vec::new() };
+    bind_doors(listen.iter().copied().map(Door::from).collect(), threads)
+}
+
+/// Likewise, for addresses whose connections begin in different ways.
+///
+/// # Errors
+/// As for [`bind`].
+pub fn bind_doors(doors: Vec<Door>, threads: usize) -> Result<Listeners, BindError> {
+    let listen: Vec<SocketAddr> = doors.iter().map(|door| door.address).collect();
+    let mut listeners = Listeners { addresses: Vec::new(), threads: Vec::new(), doors };
     listeners.threads.resize_with(threads.max(1), Vec::new);
-    for address in listen {
+    for address in &listen {
         // `[::]:80` beside `0.0.0.0:80` must leave IPv4 to the other.
         let v6_only = listen.iter().any(|other| other.is_ipv4() && other.port() == address.port());
         let fail = |error| BindError::new(*address, error);
@@ -111,7 +136,12 @@ fn local_port(socket: &OwnedFd) -> io::Result<u16> {
 }
 
 /// Accepts until `stop` changes, then what is queued already, then closes the socket.
-pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, stop: watch::Receiver<bool>) {
+pub(crate) async fn run(
+    thread: Rc<Thread>,
+    listener: tokio::net::TcpListener,
+    entrance: Rc<Entrance>,
+    stop: watch::Receiver<bool>,
+) {
     let most = thread.settings.max_connections;
     let mut stopped = stop.clone();
     let mut stopped = std::pin::pin!(async move { stopped.wait_for(|stop| *stop).await.map(|_| ()) });
@@ -129,7 +159,7 @@ pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, s
             _ = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, client)) => spawn(&thread, stream, client),
+            Ok((stream, client)) => front::enter(&thread, &entrance, stream, client),
             Err(error) => pause(&thread, &error).await,
         }
     }
@@ -138,16 +168,9 @@ pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, s
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
         {
-            spawn(&thread, stream, client);
+            front::enter(&thread, &entrance, stream, client);
         }
     }
-}
-
-fn spawn(thread: &Rc<Thread>, stream: tokio::net::TcpStream, client: SocketAddr) {
-    // Made here and not in the task, so that the connection counts as open at once.
-    let alarm = Alarm::new(thread.clone());
-    let client = Client::new(client.ip(), Scheme::Http { redirect: None }, &thread.settings);
-    tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, Rc::new(client)));
 }
 
 /// An accept that failed because the client has left is nothing; one for want of files or memory needs time.

@@ -37,6 +37,7 @@ pub(crate) mod ends;
 /// The answers that switchman makes itself.
 pub mod error;
 pub(crate) mod exchange;
+pub(crate) mod front;
 pub(crate) mod h1;
 pub(crate) mod handler;
 pub(crate) mod headers;
@@ -60,11 +61,13 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 
 use crate::metrics::ThreadSlot;
+use crate::proxy::front::Entrance;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
+pub use crate::proxy::front::{Door, Inside, Tls};
 pub use crate::proxy::limits::{Settings, raise_open_files};
-pub use crate::proxy::listener::{BindError, Listeners, bind};
+pub use crate::proxy::listener::{BindError, Listeners, bind, bind_doors};
 
 /// A thread of the data plane could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -99,11 +102,13 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
     let (drain, _) = watch::channel(None);
     let mut handle = ProxyHandle { drain, ended: Vec::new() };
     let threads = listeners.threads.len();
+    let entrances = listeners.entrances();
     for (number, sockets) in listeners.threads.into_iter().enumerate() {
         let settings =
             Settings { max_connections: settings.max_connections.div_ceil(threads), ..settings.clone() };
         let live = live.clone();
         let drain = handle.drain.subscribe();
+        let sockets: Vec<_> = sockets.into_iter().zip(entrances.clone()).collect();
         let (ended, when_ended) = watch::channel(None);
         let (started, when_started) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
@@ -150,16 +155,17 @@ fn runtime() -> io::Result<LocalRuntime> {
 /// The whole life of one thread; returns how many connections it had to cut.
 async fn run_thread(
     thread: Rc<Thread>,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<(TcpListener, Entrance)>,
     mut drain: watch::Receiver<Option<Duration>>,
 ) -> usize {
     let (stop, stopped) = watch::channel(false);
     let mut accepting = Vec::new();
-    for socket in sockets {
+    for (socket, entrance) in sockets {
         match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => accepting.push(tokio::task::spawn_local(listener::run(
                 thread.clone(),
                 socket,
+                Rc::new(entrance),
                 stopped.clone(),
             ))),
             Err(error) => tracing::error!(%error, "cannot watch a listening socket"),

@@ -4,6 +4,10 @@
 //! Nothing can drift: a key that is read but not listed here is refused as unknown, and tests load every
 //! example (it must change the configuration) and every default (it must not).
 
+pub(super) mod front;
+
+use front::{CERTIFICATE, FRONT, TLS};
+
 /// One key.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -49,7 +53,8 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 8] = [&FILE, &ADMIN, &ETCD, &SERVICE, &RULES, &RUN, &READY, &STOP];
+pub(super) const ALL: [&Section; 11] =
+    [&FILE, &FRONT, &TLS, &CERTIFICATE, &ADMIN, &ETCD, &SERVICE, &RULES, &RUN, &READY, &STOP];
 
 const fn key(
     name: &'static str,
