@@ -4,8 +4,11 @@ mod answers;
 mod bodies;
 mod drains;
 mod faults;
+mod forwarded;
 mod payloads;
+mod proxy_protocol;
 mod rig;
+pub(crate) mod tls;
 mod upgrades;
 
 pub(crate) use rig::{GET, Rig, VERSION};

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use switchman::config::Protocol;
 use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
-use switchman::proxy::{self, ProxyHandle, Settings};
+use switchman::proxy::{self, Door, ProxyHandle, Settings};
 use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
 use switchman::rules::publisher::Published;
@@ -29,6 +29,8 @@ const THREADS: usize = 2;
 pub(crate) struct Rig {
     pub(crate) proxy: ProxyHandle,
     pub(crate) address: SocketAddr,
+    /// Those of all doors, `address` first.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
     registry: Registry,
@@ -45,6 +47,17 @@ impl Rig {
 
     /// Likewise, for the host names `hosts`.
     pub(crate) async fn start_on(settings: Settings, workers: &[Address], hosts: &[&str]) -> Self {
+        let door = Door::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self::start_behind(settings, workers, hosts, vec![door]).await
+    }
+
+    /// Likewise, behind these doors.
+    pub(crate) async fn start_behind(
+        settings: Settings,
+        workers: &[Address],
+        hosts: &[&str],
+        doors: Vec<Door>,
+    ) -> Self {
         let (registry, reader) = Registry::new();
         let (rules, rules_reader) = watch::channel(Arc::new(published()));
         let live = Live::new();
@@ -55,11 +68,12 @@ impl Rig {
             BTreeMap::from([(name.clone(), rules_reader)]),
             BTreeMap::from([(name, hosts.iter().map(|h| (*h).to_owned()).collect())]),
         ));
-        let listeners = proxy::bind(&["127.0.0.1:0".parse().unwrap()], THREADS).unwrap();
-        let address = listeners.addresses()[0];
+        let listeners = proxy::bind_doors(doors, THREADS).unwrap();
+        let addresses = listeners.addresses().to_vec();
+        let address = addresses[0];
         let proxy = proxy::start(listeners, &live, &settings).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
-        let rig = Self { proxy, address, live, counters, registry, _rules: rules };
+        let rig = Self { proxy, address, addresses, live, counters, registry, _rules: rules };
         rig.set_workers(workers).await;
         rig
     }
@@ -279,6 +293,27 @@ pub(crate) async fn answers(bytes: &'static [u8]) -> Address {
             }
         }
         reader.send(bytes).await;
+    })
+    .await
+}
+
+/// A worker that answers each request with its head.
+pub(crate) async fn echoes_heads() -> Address {
+    worker(|stream| async move {
+        let mut reader = Client { stream, buffer: Vec::new() };
+        loop {
+            let end = loop {
+                if let Some(at) = find(&reader.buffer, b"\r\n\r\n") {
+                    break at + 4;
+                }
+                if !reader.more().await {
+                    return;
+                }
+            };
+            let head: Vec<u8> = reader.buffer.drain(..end).collect();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+            reader.send([answer.as_bytes(), &head].concat()).await;
+        }
     })
     .await
 }
