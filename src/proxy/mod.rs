@@ -25,6 +25,8 @@
 //! side of an ordinary request. Nothing is sent to a worker that was not understood in the one way there is.
 //! Every answer that is not the worker's says so ([`error`]).
 //!
+//! What comes before HTTP (PROXY headers, TLS) is in [`front`]; whom a request comes from is in [`client`].
+//!
 //! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
 //! every client; where HTTP/2 differs is [`downstream`] and [`ends`].
 

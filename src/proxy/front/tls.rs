@@ -14,8 +14,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::certificates::{Store, provider};
 
-/// What is offered by ALPN, the most wanted first.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What is offered by ALPN, the most wanted first. `curl --http1.0` asks for the last and takes no other.
+const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
 /// TLS as all threads speak it.
 #[derive(Clone)]

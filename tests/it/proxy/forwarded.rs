@@ -45,7 +45,7 @@ async fn what_a_stranger_says_of_itself_is_replaced() {
 
 #[tokio::test]
 async fn what_a_trusted_proxy_says_is_passed_on_and_extended() {
-    let rig = Rig::start(trusting(&["127.0.0.1", "6.6.6.0/24"]), &[echoes_heads().await]).await;
+    let rig = Rig::start(trusting(&["127.0.0.1/32", "6.6.6.0/24"]), &[echoes_heads().await]).await;
     let response = rig.ask(FORGED).await;
     for (name, values) in [
         ("x-forwarded-for", vec!["6.6.6.6, 6.6.6.7, 127.0.0.1"]),
@@ -85,7 +85,7 @@ async fn each_request_has_an_id_and_its_start() {
 
 #[tokio::test]
 async fn an_id_that_is_not_sane_is_replaced_even_of_a_trusted_proxy() {
-    let rig = Rig::start(trusting(&["127.0.0.1"]), &[echoes_heads().await]).await;
+    let rig = Rig::start(trusting(&["127.0.0.1/32"]), &[echoes_heads().await]).await;
     let long = "x".repeat(129);
     for id in ["a b", long.as_str(), "caf\u{e9}", ""] {
         let response = rig.ask(format!("GET / HTTP/1.1\r\nHost: app\r\nX-Request-Id: {id}\r\n\r\n")).await;
@@ -95,7 +95,7 @@ async fn an_id_that_is_not_sane_is_replaced_even_of_a_trusted_proxy() {
 
 #[tokio::test]
 async fn answers_of_ours_carry_the_id() {
-    let rig = Rig::start(trusting(&["127.0.0.1"]), &[]).await;
+    let rig = Rig::start(trusting(&["127.0.0.1/32"]), &[]).await;
     let response = rig.ask(GET).await;
     assert_eq!((response.status, response.header("x-request-id").map(str::len)), (503, Some(32)));
     let response = rig.ask("GET / HTTP/1.1\r\nHost: app\r\nX-Request-Id: quoted\r\n\r\n").await;
@@ -120,7 +120,7 @@ async fn plain_requests_are_sent_to_https_unless_they_came_by_it() {
         Door { inside: Inside::Redirect, ..Door::from(any) },
         Door { inside: Inside::Tls(tls), ..Door::from(any) },
     ];
-    let rig = Rig::start_behind(trusting(&["127.0.0.1"]), &[echoes_heads().await], &[], doors).await;
+    let rig = Rig::start_behind(trusting(&["127.0.0.1/32"]), &[echoes_heads().await], &[], doors).await;
     let port = rig.addresses[1].port();
     for (request, location) in [
         ("GET /a?b=c HTTP/1.1\r\nHost: app:7000\r\n\r\n", format!("https://app:{port}/a?b=c")),
