@@ -115,14 +115,14 @@ pub(crate) fn no_version(reason: NoVersion, service: &str) -> Refusal {
 }
 
 /// A parsed head as rules see it.
-struct View<'a, 'h, 'b> {
+pub(crate) struct View<'a, 'h, 'b> {
     head: &'a RequestHead<'h, 'b>,
     client: IpAddr,
     id: OnceCell<String>,
 }
 
 impl<'a, 'h, 'b> View<'a, 'h, 'b> {
-    fn new(head: &'a RequestHead<'h, 'b>, client: IpAddr) -> Self {
+    pub(crate) fn new(head: &'a RequestHead<'h, 'b>, client: IpAddr) -> Self {
         Self { head, client, id: OnceCell::new() }
     }
 }
