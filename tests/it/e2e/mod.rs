@@ -2,6 +2,7 @@
 
 mod applications;
 mod bad_input;
+mod browser;
 mod demo;
 mod docs;
 mod deploy;
