@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -18,7 +20,10 @@ use crate::routing::Routing;
 
 /// A request that cannot be sent twice does not use a connection that was idle for longer than this: the
 /// worker may be closing it at this moment (Node.js does after 5 s), and nobody could tell what it has seen.
-const FRESH_ENOUGH: std::time::Duration = std::time::Duration::from_secs(2);
+const FRESH_ENOUGH: Duration = Duration::from_secs(2);
+/// The pause before a unix socket whose queue was full is asked again; it doubles, up to a longest.
+const QUEUE_FULL_MIN: Duration = Duration::from_millis(1);
+const QUEUE_FULL_MAX: Duration = Duration::from_millis(50);
 
 /// A socket to a worker.
 #[derive(Debug)]
@@ -35,8 +40,21 @@ impl Stream {
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Address::Unix(path) => connect_unix(path).await.map(Self::Unix),
         }
+    }
+}
+
+/// Connects to a unix socket. One whose queue is full refuses at once, where a port lets its clients wait, and the
+/// kernel tells nobody when there is room: this asks again until the caller gives up.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = QUEUE_FULL_MIN;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(pause).await,
+            connected => return connected,
+        }
+        pause = (pause * 2).min(QUEUE_FULL_MAX);
     }
 }
 
@@ -192,4 +210,37 @@ impl Pool {
 fn is_quiet(cx: &mut Context<'_>, stream: &mut Stream) -> bool {
     let mut byte = [0];
     Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_whose_queue_is_full_is_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.sock");
+        let socket = UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut queued = Vec::new();
+        let full = loop {
+            match UnixStream::connect(&path).await {
+                Ok(stream) => queued.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let connecting = connect_unix(&path);
+        tokio::pin!(connecting);
+        let waits = tokio::time::timeout(QUEUE_FULL_MAX, &mut connecting).await;
+        assert!(waits.is_err(), "{waits:?}");
+        listener.accept().await.unwrap();
+        connecting.await.unwrap();
+        drop(listener);
+        let refused = connect_unix(&path).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
 }
