@@ -1,6 +1,7 @@
 //! Finding a worker that begins to answer: steps 4 to 7 of [`super`]. What is safe to do twice is decided here.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,14 +9,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proxy::balance;
-use crate::proxy::clock::ticks;
+use crate::proxy::clock::{self, ticks};
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::{Failure, bad_body};
 use crate::proxy::h1::buf::Buf;
-use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped};
+use crate::proxy::h1::pump::{Encode, Pump, Stopped};
 use crate::proxy::handler::{Connection, Planned};
+use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
-use crate::proxy::upstream::{self, Link};
+use crate::proxy::upstream::{self, Link, h2c};
 use crate::registry::Upstream;
 
 /// A client that closed its sending side may only have ended its request, or may be gone; for this long it is
@@ -26,8 +28,13 @@ pub(super) const HALF_CLOSED: Duration = Duration::from_secs(5);
 pub(super) enum Lost {
     /// Nobody else is asked.
     For(Failure),
-    /// The connection died; the detail says how.
-    Died(String),
+    /// The connection died; the error says how, none that it ended.
+    Died(Option<io::Error>),
+}
+
+/// How a connection died, in words.
+pub(super) fn died(how: &Option<io::Error>) -> String {
+    how.as_ref().map_or_else(|| "end of stream".to_owned(), io::Error::to_string)
 }
 
 /// The request's way to the worker.
@@ -39,12 +46,14 @@ pub(super) struct Upload {
     refused: bool,
     /// The client has closed its sending side.
     pub(super) half_closed: bool,
+    /// How long a gRPC request may wait for its answer, in ticks.
+    patience: Option<u64>,
 }
 
 impl Upload {
-    pub(super) fn new(body: Body) -> Self {
-        let pump = Pump::new(body, Encode::AsIs);
-        Self { pump, done: false, refused: false, half_closed: false }
+    pub(super) fn new(request: &Request) -> Self {
+        let pump = Pump::new(request.body, Encode::AsIs);
+        Self { pump, done: false, refused: false, half_closed: false, patience: request.grpc }
     }
 }
 
@@ -56,7 +65,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         upload: &mut Upload,
         b: &mut Buffers,
     ) -> Result<Link, Failure> {
-        let repeatable = planned.request.idempotent && upload.pump.is_read();
+        // Only what lies in `b.request` whole can be sent again.
+        let is_whole = upload.pump.is_read();
+        let repeatable = planned.request.idempotent && is_whole;
         let mut left_out: Vec<u64> = Vec::new();
         let (mut only_new, mut asked_again) = (false, false);
         let mut failure = Refusal::new(Cause::NotReady, "the version has no ready worker");
@@ -80,17 +91,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             failure = Refusal::new(
                 Cause::UpstreamClosed,
-                format!("worker {} closed the connection before it answered: {how}", worker.worker),
+                format!("worker {} closed the connection before it answered: {}", worker.worker, died(&how)),
             );
-            // Nothing sent: any request may go elsewhere. Something sent: only what may be done twice, and
-            // that once only, so that no request goes round killing workers.
-            if !(upload.pump.is_unsent() || repeatable && !asked_again) {
+            // Nothing sent, or nothing done with it: any request may go elsewhere. Something sent: only what may
+            // be done twice, and that once only, so that no request goes round killing workers.
+            let unprocessed = is_whole && how.as_ref().is_some_and(h2c::failure::is_unprocessed);
+            let untouched = upload.pump.is_unsent() || unprocessed;
+            if !(untouched || repeatable && !asked_again) {
                 return Err(Failure::Refused(failure));
             }
             if link.reused {
                 only_new = true;
             } else {
-                asked_again |= !upload.pump.is_unsent();
+                asked_again |= !untouched;
                 left_out.push(worker.serial);
             }
             upload.pump.rewind();
@@ -112,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         // Boxed, as is all that is rare: an idle connection of a client has the size of its largest future.
-        let connecting = Box::pin(upstream::connect(worker.clone(), thread.slot));
+        let connecting = Box::pin(upstream::connect(&thread.pool, worker.clone(), thread.slot));
         self.alarm.arm(thread.timeouts.connect);
         let why = match self.alarm.race(connecting).await {
             Some(Ok(link)) => return Ok(link),
@@ -130,19 +143,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         upload: &mut Upload,
         b: &mut Buffers,
     ) -> Result<(), Lost> {
-        self.alarm.arm(self.thread.timeouts.first_byte);
+        let first_byte = upload.patience.unwrap_or(self.thread.timeouts.first_byte);
+        self.alarm.arm(first_byte);
         poll_fn(|cx| {
             if let Err(failure) = self.poll_upload(cx, link, upload, &mut b.down, &mut b.request) {
                 return Poll::Ready(Err(Lost::For(failure)));
             }
             match b.up.poll_fill(cx, &mut link.stream) {
                 Poll::Ready(Ok(1..)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Died("end of stream".to_owned()))),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Died(error.to_string()))),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Died(None))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Died(Some(error)))),
                 Poll::Pending => {}
             }
             if upload.pump.take_moved() && !upload.half_closed {
-                self.alarm.arm(self.thread.timeouts.first_byte);
+                self.alarm.arm(first_byte);
             }
             if !self.alarm.expired() {
                 return Poll::Pending;
@@ -150,7 +164,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if upload.half_closed {
                 return Poll::Ready(Err(Lost::For(Failure::Gone)));
             }
-            let detail = format!("the worker sent nothing for {:?}", self.thread.settings.first_byte_timeout);
+            let waited = upload.patience.map_or(self.thread.settings.first_byte_timeout, clock::duration);
+            let detail = format!("the worker sent nothing for {waited:?}");
             Poll::Ready(Err(Lost::For(Failure::Refused(Refusal::new(Cause::UpstreamTimeout, detail)))))
         })
         .await

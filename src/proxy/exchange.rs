@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
+use crate::proxy::ask::{HALF_CLOSED, Lost, Upload, died};
 use crate::proxy::clock::ticks;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::h1::chunked::BadChunk;
@@ -49,7 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         b: &mut Buffers,
     ) -> Result<(u16, After), Failure> {
         let request = &planned.request;
-        let mut upload = Upload::new(request.body);
+        let mut upload = Upload::new(request);
         b.up.clear();
         // The body's bytes that are here already leave with the head.
         upload.pump.preload(&mut b.down, &mut b.request).map_err(bad_body)?;
@@ -66,7 +66,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut download = Pump::new(answer.body, answer.encode);
         download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
         let timeouts = &self.thread.timeouts;
-        let silence_max = if answer.event_stream { timeouts.tunnel } else { timeouts.body };
+        let silence_max = match request.grpc {
+            Some(patience) => patience,
+            None if answer.event_stream => timeouts.tunnel,
+            None => timeouts.body,
+        };
         self.relay(&mut link, &mut download, &mut upload, silence_max, b).await?;
         // 10: what is kept.
         if answer.keep_upstream && upload.done && b.up.is_empty() {
@@ -132,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.next_bytes(link, upload, b).await.map_err(|lost| match lost {
                 Lost::For(failure) => failure,
                 Lost::Died(how) => {
-                    let detail = format!("the worker's response head broke off: {how}");
+                    let detail = format!("the worker's response head broke off: {}", died(&how));
                     Failure::Refused(Refusal::new(Cause::UpstreamClosed, detail))
                 }
             })?;

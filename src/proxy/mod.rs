@@ -34,6 +34,7 @@ pub(crate) mod clock;
 /// The answers that switchman makes itself.
 pub mod error;
 pub(crate) mod exchange;
+pub(crate) mod grpc;
 pub(crate) mod h1;
 pub(crate) mod handler;
 pub(crate) mod headers;

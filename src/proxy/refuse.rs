@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::proxy::clock::ticks;
 use crate::proxy::error::{self, Manner, Refusal};
+use crate::proxy::grpc;
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
@@ -38,7 +39,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        error::write(refusal, version, manner, &mut b.response);
+        match request.and_then(|r| r.grpc) {
+            Some(_) => grpc::write(refusal, version, manner, &mut b.response),
+            None => error::write(refusal, version, manner, &mut b.response),
+        }
         self.alarm.arm(self.thread.timeouts.body);
         match self.alarm.race(self.io.write_all(&b.response)).await {
             Some(Ok(())) if whole.is_some() => After::KeepAlive,

@@ -32,10 +32,14 @@ impl Body {
     }
 
     /// Takes from `bytes` what belongs to the body; returns how many bytes that was.
-    fn advance(&mut self, bytes: &[u8], data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
-        let mut data = data;
+    pub(crate) fn advance(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+        trailer: impl FnMut(&[u8]),
+    ) -> Result<usize, BadChunk> {
         match self {
-            Self::Chunked(chunked) => chunked.advance(bytes, data),
+            Self::Chunked(chunked) => chunked.advance(bytes, data, trailer),
             Self::Length(left) => {
                 let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= n as u64;
@@ -119,12 +123,12 @@ impl Pump {
         }
         let taken = match self.encode {
             Encode::AsIs => {
-                let taken = self.body.advance(buf.filled(), |_| {})?;
+                let taken = self.body.advance(buf.filled(), |_| {}, |_| {})?;
                 out.extend_from_slice(&buf.filled()[..taken]);
                 taken
             }
-            Encode::Plain => self.body.advance(buf.filled(), |data| out.extend_from_slice(data))?,
-            Encode::Chunk => self.body.advance(buf.filled(), |data| write_chunk(data, out))?,
+            Encode::Plain => self.body.advance(buf.filled(), |data| out.extend_from_slice(data), |_| {})?,
+            Encode::Chunk => self.body.advance(buf.filled(), |data| write_chunk(data, out), |_| {})?,
         };
         buf.consume(taken);
         Ok(())
@@ -180,7 +184,7 @@ impl Pump {
             return Ok(false);
         }
         if self.encode == Encode::AsIs {
-            self.cleared = self.body.advance(buf.filled(), |_| {})?;
+            self.cleared = self.body.advance(buf.filled(), |_| {}, |_| {})?;
             return Ok(self.cleared > 0);
         }
         self.restart(out);
@@ -212,13 +216,18 @@ impl Pump {
 
 /// Writes `data` as one chunk.
 fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - data.len().leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        out.push(HEX[(data.len() >> (digit * 4)) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
+    write_size(data.len(), out);
     out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the size line of a chunk.
+pub(crate) fn write_size(size: usize, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        out.push(HEX[(size >> (digit * 4)) & 15]);
+    }
     out.extend_from_slice(b"\r\n");
 }
 
