@@ -14,7 +14,7 @@ use regex::Regex;
 /// The layers, from the top (docs/architecture.md draws them). A module is in the row of its longest prefix
 /// here, and uses its own row and those below.
 const ROWS: [&[&str]; 6] = [
-    &["main", "cli", "app"],
+    &["main", "cli", "app", "fuzzing"],
     &["proxy", "admin"],
     // `routing` joins what the registry and `rules::publisher` publish.
     &["deploy::watcher", "supervisor", "promoter", "routing"],

@@ -2,13 +2,14 @@
 //!
 //! To routing a gRPC request is a request like any other.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use httparse::Header;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::proxy::clock::ticks;
-use crate::proxy::error::{Cause, Manner, Refusal};
+use crate::proxy::error::{Answer, Cause, Refusal};
 
 /// Bytes that stand for themselves in `grpc-message` are the others (space to `~` without `%`).
 const MESSAGE: AsciiSet = CONTROLS.add(b'%');
@@ -66,26 +67,27 @@ fn status(cause: Cause) -> u8 {
     }
 }
 
-/// Writes an answer of ours to the end of `out`, as gRPC clients expect it: 200, no body, and what failed in
-/// headers that stand where trailers would.
-pub(crate) fn write(refusal: &Refusal, version: Option<&str>, manner: Manner, out: &mut Vec<u8>) {
+/// The answer for `refusal` as gRPC clients expect it: 200, no body, and what failed in headers that stand where
+/// trailers would.
+pub(crate) fn answer(refusal: &Refusal, version: Option<&str>) -> Answer {
     let cause = refusal.cause;
     let message = format!("{}; hint: {}", refusal.detail, cause.hint());
-    let message = utf8_percent_encode(&message, &MESSAGE);
-    let connection = if manner.close { "connection: close\r\n" } else { "" };
-    let version = version.map(|v| format!("x-switchman-version: {v}\r\n")).unwrap_or_default();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\ngrpc-status: {}\r\n\
-         grpc-message: {message}\r\nx-switchman-error: {}\r\n{version}{connection}\r\n",
-        status(cause),
-        cause.as_str(),
-    );
-    out.extend_from_slice(head.as_bytes());
+    let mut headers: Vec<(&'static str, Cow<'static, str>)> = vec![
+        ("content-type", "application/grpc".into()),
+        ("grpc-status", status(cause).to_string().into()),
+        ("grpc-message", utf8_percent_encode(&message, &MESSAGE).to_string().into()),
+        ("x-switchman-error", cause.as_str().into()),
+    ];
+    if let Some(version) = version {
+        headers.push(("x-switchman-version", version.to_owned().into()));
+    }
+    Answer { status: 200, title: "OK", headers, body: String::new() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::error::Manner;
 
     #[test]
     fn content_types_of_grpc_are_known() {
@@ -141,9 +143,9 @@ mod tests {
     #[test]
     fn an_answer_of_ours_is_trailers_only() {
         let refusal = Refusal::new(Cause::ConnectFailed, "100 % of it\u{e9}");
-        let manner = Manner { head_only: false, close: false, http11: true };
         let mut out = Vec::new();
-        write(&refusal, Some("4f2a91c"), manner, &mut out);
+        let manner = Manner { head_only: false, close: false, http11: true };
+        answer(&refusal, Some("4f2a91c")).write(manner, &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");
         assert!(text.contains("grpc-status: 14\r\ngrpc-message: 100 %25 of it%C3%A9; hint: "), "{text}");

@@ -131,6 +131,14 @@ fn chunk_size(line: &[u8]) -> Result<u64, BadChunk> {
         .ok_or(BadChunk("a chunk size is missing"))
 }
 
+/// Holds trailers that came otherwise than in chunks, as lines, to what holds for those.
+pub(super) fn check_trailers(lines: &[u8]) -> Result<(), BadChunk> {
+    if lines.len() > TRAILERS_MAX {
+        return Err(BadChunk("the trailers are too large"));
+    }
+    lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()).try_for_each(check_trailer)
+}
+
 /// A trailer is `name: value`, and none that frames, routes or speaks for us.
 fn check_trailer(line: &[u8]) -> Result<(), BadChunk> {
     let name = line.split(|b| *b == b':').next().filter(|name| name.len() < line.len());

@@ -18,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::Protocol;
 use crate::metrics::ThreadSlot;
+use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::registry::{Address, Upstream};
 
 pub(crate) use pool::Pool;
@@ -94,6 +95,10 @@ pub(crate) enum Stream {
     /// A stream of a shared HTTP/2 connection.
     H2c(Box<h2c::Stream>),
 }
+
+impl BodySender for Stream {}
+
+impl BodyReceiver for Stream {}
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
