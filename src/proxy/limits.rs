@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
 
+use crate::config::Http2;
+
 /// The most headers that [`Settings::headers`] can allow: a set of them is kept in 128 bits.
 pub(crate) const HEADERS_MAX: usize = 128;
 
@@ -39,6 +41,8 @@ pub struct Settings {
     /// Connections from clients in all; more wait in the kernel's queue. Default: half of the process's limit
     /// of open files, as each may need a second one to a worker; see [`raise_open_files`].
     pub max_connections: usize,
+    /// What one HTTP/2 connection may do.
+    pub http2: Http2,
 }
 
 impl Default for Settings {
@@ -57,6 +61,7 @@ impl Default for Settings {
             idle_per_worker: 512,
             upstream_idle_timeout: Duration::from_secs(60),
             max_connections: max_connections(),
+            http2: Http2::default(),
         }
     }
 }
