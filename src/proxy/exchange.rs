@@ -2,8 +2,10 @@
 //! answer (4 to 7) is in [`super::ask`].
 
 use std::future::poll_fn;
+use std::io;
 use std::task::Poll;
 
+use h2::Reason;
 use tokio::io::AsyncWriteExt;
 
 use crate::proxy::ask::{HALF_CLOSED, Lost, Upload, died};
@@ -19,7 +21,7 @@ use crate::proxy::headers::{self, Added};
 use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
 use crate::proxy::upgrade;
-use crate::proxy::upstream::Link;
+use crate::proxy::upstream::{Link, h2c};
 
 /// Why an exchange did not end well.
 #[derive(Debug)]
@@ -28,8 +30,9 @@ pub(crate) enum Failure {
     Gone,
     /// Nothing of an answer was sent: it gets one of ours.
     Refused(Refusal),
-    /// The answer broke off in the middle: the connection ends, so that the client notices.
-    Cut(Refusal),
+    /// The answer broke off in the middle: the connection ends, so that the client notices. The code is what an
+    /// HTTP/2 worker has said.
+    Cut(Refusal, Option<Reason>),
 }
 
 /// What is needed of a response head after it was written.
@@ -173,7 +176,7 @@ impl<S: Downstream> Connection<S> {
                 Poll::Ready(Err(Stopped::Framing(bad))) => return Poll::Ready(Err(cut(bad.0))),
                 Poll::Ready(Err(Stopped::Read(None))) => return Poll::Ready(Err(cut("it ended too early"))),
                 Poll::Ready(Err(Stopped::Read(Some(error)))) => {
-                    return Poll::Ready(Err(cut(&error.to_string())));
+                    return Poll::Ready(Err(reset(&error)));
                 }
                 Poll::Pending => {}
             }
@@ -231,5 +234,14 @@ fn bad_response(what: &'static str) -> Refusal {
 }
 
 fn cut(why: &str) -> Failure {
-    Failure::Cut(Refusal::new(Cause::UpstreamClosed, format!("the worker's response broke off: {why}")))
+    Failure::Cut(broke_off(why), None)
+}
+
+/// Likewise; the client is told the code, if the worker gave one.
+fn reset(error: &io::Error) -> Failure {
+    Failure::Cut(broke_off(&error.to_string()), h2c::failure::reset_code(error))
+}
+
+fn broke_off(why: &str) -> Refusal {
+    Refusal::new(Cause::UpstreamClosed, format!("the worker's response broke off: {why}"))
 }

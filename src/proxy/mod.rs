@@ -26,7 +26,7 @@
 //! Every answer that is not the worker's says so ([`error`]).
 //!
 //! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
-//! every client; where HTTP/2 differs is [`downstream`] and [`ends`].
+//! every client; where HTTP/2 ([`h2`](self::h2)) differs is [`downstream`] and [`ends`].
 
 pub(crate) mod ask;
 pub(crate) mod balance;
@@ -38,6 +38,7 @@ pub mod error;
 pub(crate) mod exchange;
 pub(crate) mod grpc;
 pub(crate) mod h1;
+pub(crate) mod h2;
 pub(crate) mod handler;
 pub(crate) mod headers;
 pub(crate) mod limits;
