@@ -38,6 +38,22 @@ pub(crate) struct Connection<S> {
     pub(crate) io: S,
     pub(crate) alarm: Alarm<Thread>,
     pub(crate) client: Rc<Client>,
+    pub(crate) life: Life,
+}
+
+/// How long a connection has lived.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// The tick at which it began.
+    began: u64,
+    /// Its requests, with the one that is under way.
+    requests: u32,
+}
+
+impl Life {
+    pub(crate) fn new(thread: &Thread) -> Self {
+        Self { began: thread.clock.now(), requests: 0 }
+    }
 }
 
 /// A request that leads to a version.
@@ -84,7 +100,8 @@ where
     alarm.attach().await;
     let ip = client.to_canonical();
     let client = Rc::new(Client { ip, forwarded: Forwarded::new(ip) });
-    let mut connection = Connection { thread, io: Http1(io), alarm, client };
+    let life = Life::new(&thread);
+    let mut connection = Connection { thread, io: Http1(io), alarm, client, life };
     let mut is_new = true;
     while let Some(mut buffers) = connection.first_bytes(is_new).await {
         is_new = false;
@@ -144,6 +161,7 @@ impl<S: Downstream> Connection<S> {
     async fn request(&mut self, b: &mut Buffers) -> After {
         // 1-3: to a version.
         let started = Instant::now();
+        self.life.requests = self.life.requests.saturating_add(1);
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
             Err(Unplanned::Gone) => return After::Close,
@@ -174,6 +192,15 @@ impl<S: Downstream> Connection<S> {
         let now_ms = self.thread.clock.wall_ms(now);
         version.counters.record(self.thread.slot, is_error, now - started, now_ms);
         after
+    }
+
+    /// Whether the connection ends with the answer to this request.
+    pub(super) fn is_last_request(&self) -> bool {
+        let (thread, life) = (&self.thread, &self.life);
+        let most = thread.settings.requests_per_connection;
+        thread.draining.get()
+            || (most > 0 && life.requests >= most)
+            || thread.clock.now() - life.began >= thread.timeouts.age
     }
 
     /// Steps 1 to 3: reads until the head is whole, and finds its version.
