@@ -14,7 +14,7 @@ use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::h1::chunked::BadChunk;
-use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped};
+use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped, TOO_LARGE};
 use crate::proxy::h1::response::{self, ResponseHead};
 use crate::proxy::handler::{After, Connection, Planned};
 use crate::proxy::headers::{self, Added};
@@ -53,7 +53,7 @@ impl<S: Downstream> Connection<S> {
         b: &mut Buffers,
     ) -> Result<(u16, After), Failure> {
         let request = &planned.request;
-        let mut upload = Upload::new(request);
+        let mut upload = Upload::new(request, self.thread.settings.body_bytes).map_err(bad_body)?;
         b.up.clear();
         // The body's bytes that are here already leave with the head.
         upload.pump.preload(&mut b.down, &mut b.request).map_err(bad_body)?;
@@ -100,7 +100,7 @@ impl<S: Downstream> Connection<S> {
         loop {
             b.response.clear();
             let left = upload.half_closed && b.down.is_empty();
-            let ends = self.thread.draining.get() || !upload.done || left;
+            let ends = self.is_last_request() || !upload.done || left;
             let limits = &self.thread.settings;
             let parsed = response::parse(b.up.filled(), limits, request.is_head, |head| {
                 if head.status == 101 && !(request.upgrade && head.websocket) {
@@ -142,7 +142,7 @@ impl<S: Downstream> Connection<S> {
             self.next_bytes(link, upload, b).await.map_err(|lost| match lost {
                 Lost::For(failure) => failure,
                 Lost::Died(how) => {
-                    let detail = format!("the worker's response head broke off: {}", died(&how));
+                    let detail = format!("the worker's response head broke off: {}", died(how.as_ref()));
                     Failure::Refused(Refusal::new(Cause::UpstreamClosed, detail))
                 }
             })?;
@@ -226,6 +226,9 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bo
 }
 
 pub(super) fn bad_body(bad: BadChunk) -> Failure {
+    if bad == TOO_LARGE {
+        return Failure::Refused(Refusal::new(Cause::BodyTooLarge, bad.0));
+    }
     Failure::Refused(Refusal::bad(bad.0))
 }
 

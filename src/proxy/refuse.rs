@@ -28,7 +28,7 @@ impl<S: Downstream> Connection<S> {
     ) -> After {
         tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
         // What follows a request that was not understood, or whose body was not read, cannot be understood.
-        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.thread.draining.get());
+        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.is_last_request());
         if version.is_none()
             && let Some(request) = whole
         {

@@ -20,7 +20,7 @@ use crate::proxy::error::{Answer, Manner, Refusal};
 use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::h2::{Running, head};
-use crate::proxy::handler::Connection;
+use crate::proxy::handler::{Connection, Life};
 use crate::proxy::headers::Added;
 use crate::proxy::route::Client;
 use crate::proxy::thread::Thread;
@@ -88,7 +88,8 @@ pub(super) async fn serve(
         accept,
     };
     drop(head);
-    let mut connection = Connection { thread, io, alarm, client };
+    let life = Life::new(&thread);
+    let mut connection = Connection { thread, io, alarm, client, life };
     // A request that is taken back already costs nobody anything.
     let is_wanted = poll_fn(|cx| Poll::Ready(connection.io.poll_reset(cx).is_pending()));
     if is_wanted.await {

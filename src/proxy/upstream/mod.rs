@@ -19,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::config::Protocol;
 use crate::metrics::ThreadSlot;
 use crate::proxy::ends::{BodyReceiver, BodySender};
+use crate::proxy::queue::Place;
 use crate::registry::{Address, Upstream};
 
 pub(crate) use pool::Pool;
@@ -155,6 +156,8 @@ pub(crate) struct Link {
     pub(crate) stream: Stream,
     /// Its connection has carried a request before; the worker may have closed it meanwhile.
     pub(crate) reused: bool,
+    /// Its place at a worker that takes only so many requests at a time.
+    pub(crate) place: Option<Place>,
     guard: InFlightGuard,
 }
 
@@ -169,5 +172,5 @@ pub(crate) async fn connect(
         Protocol::Http1 => Stream::Http1(Socket::connect(&guard.upstream.address).await?),
         Protocol::H2c => Stream::H2c(pool::connect_h2c(pool, &guard.upstream).await?),
     };
-    Ok(Link { stream, reused: false, guard })
+    Ok(Link { stream, reused: false, place: None, guard })
 }

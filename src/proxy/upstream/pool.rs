@@ -71,7 +71,7 @@ impl Pool {
             Protocol::H2c => self.shared.get_mut(&upstream.serial)?.take(cx).map(Stream::H2c),
         };
         let guard = || InFlightGuard::begin(upstream.clone(), slot);
-        stream.map(|stream| Link { stream, reused: true, guard: guard() })
+        stream.map(|stream| Link { stream, reused: true, place: None, guard: guard() })
     }
 
     fn take_idle(&mut self, cx: &mut Context<'_>, serial: u64, now: u64, repeatable: bool) -> Option<Socket> {
