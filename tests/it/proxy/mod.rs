@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod drains;
 mod faults;
+mod grpc;
 mod h2c;
 mod payloads;
 mod rig;
