@@ -12,6 +12,7 @@ mod clash;
 mod delivery;
 mod flags;
 pub mod folder;
+mod http2;
 mod keys;
 mod limits;
 mod load;
@@ -26,6 +27,7 @@ mod text;
 mod value;
 
 pub use delivery::{Coding, Compress, Delivery, Queue};
+pub use http2::Http2;
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;

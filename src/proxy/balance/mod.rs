@@ -29,15 +29,21 @@ pub(crate) struct Tried {
     pub(crate) stale: Option<u64>,
 }
 
-/// A request for which a worker is wanted.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
-    pub(crate) ready: &'a [Arc<Upstream>],
-    pub(crate) tried: &'a Tried,
+/// What of a request matters to the choice.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub(crate) tried: Tried,
     /// It can be sent again if its worker fails.
     pub(crate) repeatable: bool,
     /// Any number that goes up by one from one request to the next.
     pub(crate) turn: u64,
+}
+
+/// A request for which a worker is wanted, and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a, 'r> {
+    pub(crate) ready: &'a [Arc<Upstream>],
+    pub(crate) request: &'r Asking,
     pub(crate) slow_start: Duration,
     /// This moment, about; and in ticks of the thread's clock.
     pub(crate) now: Instant,
@@ -56,15 +62,16 @@ pub(crate) enum Choice<'a> {
 
 /// Chooses a worker that `has_room`.
 pub(crate) fn choose<'a>(
-    wanted: &Wanted<'a>,
+    wanted: &Wanted<'a, '_>,
     health: &mut Health,
     has_room: impl Fn(&Upstream) -> bool,
 ) -> Choice<'a> {
-    let Wanted { ready, tried, .. } = *wanted;
+    let Wanted { ready, request, .. } = *wanted;
+    let tried = &request.tried;
     let left = |upstream: &Upstream| !tried.failed.contains(&upstream.serial);
     let all_well = health.all_well();
     if !all_well {
-        let mut trial = |u: &Upstream| health.begin_trial(u.serial, wanted.repeatable, wanted.tick);
+        let mut trial = |u: &Upstream| health.begin_trial(u.serial, request.repeatable, wanted.tick);
         if let Some(worker) = ready.iter().find(|u| left(u) && has_room(u) && trial(u)) {
             return Choice::Worker(worker);
         }
@@ -86,14 +93,14 @@ pub(crate) fn choose<'a>(
 }
 
 /// The better one of two that are `usable`.
-fn pick<'a>(wanted: &Wanted<'a>, usable: impl Fn(&Upstream) -> bool) -> Option<&'a Arc<Upstream>> {
+fn pick<'a>(wanted: &Wanted<'a, '_>, usable: impl Fn(&Upstream) -> bool) -> Option<&'a Arc<Upstream>> {
     let all = || wanted.ready.iter().filter(|upstream| usable(upstream));
     let count = all().count() as u64;
     if count < 2 {
         return all().next();
     }
-    let random = mix(wanted.turn);
-    let first = wanted.turn % count;
+    let random = mix(wanted.request.turn);
+    let first = wanted.request.turn % count;
     let second = (first + 1 + random % (count - 1)) % count;
     let (a, b) = (all().nth(first as usize)?, all().nth(second as usize)?);
     // In how many of all cases the younger one takes part.
@@ -111,7 +118,7 @@ fn pick<'a>(wanted: &Wanted<'a>, usable: impl Fn(&Upstream) -> bool) -> Option<&
 }
 
 /// How much of its full share a worker gets by its age: from [`SHARE_MIN`] to 1.
-fn maturity(upstream: &Upstream, wanted: &Wanted<'_>) -> f64 {
+fn maturity(upstream: &Upstream, wanted: &Wanted<'_, '_>) -> f64 {
     let age = wanted.now.saturating_duration_since(upstream.since);
     if age >= wanted.slow_start {
         return 1.0;

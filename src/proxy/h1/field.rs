@@ -93,6 +93,10 @@ impl Positions {
         self.0 |= 1 << index;
     }
 
+    pub(crate) fn contains(self, index: usize) -> bool {
+        self.0 & (1 << index) != 0
+    }
+
     /// The positions in order.
     pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(self.0), |bits| Some(bits & bits.wrapping_sub(1)))

@@ -4,6 +4,8 @@ mod answers;
 mod bodies;
 mod drains;
 mod faults;
+mod grpc;
+mod h2c;
 mod payloads;
 mod rig;
 mod upgrades;
