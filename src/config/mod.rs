@@ -13,17 +13,20 @@ mod delivery;
 mod flags;
 pub mod folder;
 mod keys;
+mod limits;
 mod load;
 mod read;
 mod reference;
 mod run;
 mod service;
+mod size;
 #[cfg(test)]
 mod tests;
 mod text;
 mod value;
 
 pub use delivery::{Coding, Compress, Delivery, Queue};
+pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
 
@@ -56,6 +59,8 @@ pub struct Config {
     pub threads: usize,
     /// How long running requests may take to end at shutdown.
     pub drain: Duration,
+    /// What bounds connections and requests.
+    pub limits: Limits,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Service>,
 }

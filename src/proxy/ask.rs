@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::proxy::balance;
+use crate::proxy::balance::{Asking, Choice, Tried};
 use crate::proxy::clock::ticks;
+use crate::proxy::downstream::Downstream;
+use crate::proxy::ends::Framing;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::{Failure, bad_body};
 use crate::proxy::h1::buf::Buf;
-use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped};
+use crate::proxy::h1::chunked::BadChunk;
+use crate::proxy::h1::pump::{Body, Pump, Stopped, TOO_LARGE};
 use crate::proxy::handler::{Connection, Planned};
 use crate::proxy::thread::Buffers;
 use crate::proxy::upstream::{self, Link};
@@ -42,60 +43,102 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(body: Body) -> Self {
-        let pump = Pump::new(body, Encode::AsIs);
-        Self { pump, done: false, refused: false, half_closed: false }
+    /// The way of a body of at most `most` bytes, 0 for any number.
+    ///
+    /// # Errors
+    /// The body says that it is larger. One that says nothing is found out on its way.
+    pub(super) fn new(body: Body, most: u64) -> Result<Self, BadChunk> {
+        let most = if most == 0 { u64::MAX } else { most };
+        if matches!(body, Body::Length(length) if length > most) {
+            return Err(TOO_LARGE);
+        }
+        let pump = Pump::new(body, Framing::Chunks.encode(&body)).at_most(most);
+        Ok(Self { pump, done: false, refused: false, half_closed: false })
+    }
+
+    /// Begins again from the first byte; only if all of it is at hand, or nothing was sent.
+    fn rewind(&mut self) {
+        self.pump.rewind();
+        self.refused = false;
+        self.done = false;
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Downstream> Connection<S> {
     /// Steps 4 to 7: asks one worker after the other until one begins to answer; its first bytes are in `b.up`.
+    ///
+    /// Nothing sent: any request goes to another worker, until each was asked. Something sent: only what may be
+    /// done twice goes on, that once only (so that no request goes round killing workers), on a new connection,
+    /// and while the version's retry budget lasts (so that retries do not multiply an outage).
     pub(super) async fn ask(
         &mut self,
         planned: &Planned,
         upload: &mut Upload,
         b: &mut Buffers,
     ) -> Result<Link, Failure> {
+        let version = &planned.version;
         let repeatable = planned.request.idempotent && upload.pump.is_read();
-        let mut left_out: Vec<u64> = Vec::new();
-        let (mut only_new, mut asked_again) = (false, false);
+        let mut asking = Asking { tried: Tried::default(), repeatable, turn: self.thread.turn() };
+        let mut sent_again = false;
         let mut failure = Refusal::new(Cause::NotReady, "the version has no ready worker");
-        let turn = self.thread.turn();
         loop {
-            let Some(worker) = balance::pick(&planned.version.ready, &left_out, turn) else {
-                return Err(Failure::Refused(failure));
+            let (waited_for, place);
+            let chosen = match version.delivery.max_in_flight {
+                None => {
+                    place = None;
+                    self.thread.choose(version, &asking, |_| true)
+                }
+                Some(most) => {
+                    (waited_for, place) =
+                        Box::pin(self.place(version, most, &asking, upload, b)).await?.unzip();
+                    waited_for.as_ref().map_or(Choice::Nobody, Choice::Worker)
+                }
             };
+            let Choice::Worker(worker) = chosen else { return Err(Failure::Refused(failure)) };
+            let only_new = sent_again || asking.tried.stale.is_some();
             let mut link = match self.link(worker, repeatable, only_new).await {
                 Ok(link) => link,
                 Err(refusal) => {
-                    left_out.push(worker.serial);
+                    self.thread.worker_failed(version, worker, &refusal.detail);
+                    asking.tried.failed.push(worker.serial);
                     failure = refusal;
                     continue;
                 }
             };
-            let how = match self.next_bytes(&mut link, upload, b).await {
-                Ok(()) => return Ok(link),
-                Err(Lost::For(failure)) => return Err(failure),
-                Err(Lost::Died(how)) => how,
+            link.place = place;
+            let lost = match self.next_bytes(&mut link, upload, b).await {
+                Ok(()) => {
+                    self.thread.worker_answered(version, worker);
+                    return Ok(link);
+                }
+                Err(lost) => lost,
             };
-            failure = Refusal::new(
-                Cause::UpstreamClosed,
-                format!("worker {} closed the connection before it answered: {how}", worker.worker),
-            );
-            // Nothing sent: any request may go elsewhere. Something sent: only what may be done twice, and
-            // that once only, so that no request goes round killing workers.
-            if !(upload.pump.is_unsent() || repeatable && !asked_again) {
-                return Err(Failure::Refused(failure));
-            }
-            if link.reused {
-                only_new = true;
+            let idle_died = link.reused && matches!(lost, Lost::Died(_));
+            failure = match lost {
+                Lost::Died(how) => Refusal::new(
+                    Cause::UpstreamClosed,
+                    format!("worker {} closed the connection before it answered: {how}", worker.worker),
+                ),
+                Lost::For(Failure::Refused(silence)) if silence.cause == Cause::UpstreamTimeout => silence,
+                Lost::For(failure) => return Err(failure),
+            };
+            // Its place is free from here on.
+            drop(link);
+            if idle_died {
+                asking.tried.stale = Some(worker.serial);
             } else {
-                asked_again |= !upload.pump.is_unsent();
-                left_out.push(worker.serial);
+                self.thread.worker_failed(version, worker, &failure.detail);
+                asking.tried.failed.push(worker.serial);
             }
-            upload.pump.rewind();
-            upload.refused = false;
-            upload.done = false;
+            if !upload.pump.is_unsent() {
+                let again =
+                    repeatable && !sent_again && self.thread.remembered.borrow_mut().take_retry(version);
+                if !again {
+                    return Err(Failure::Refused(failure));
+                }
+                sent_again = true;
+            }
+            upload.rewind();
         }
     }
 
@@ -165,6 +208,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         down: &mut Buf,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
+        if self.io.poll_reset(cx).is_ready() {
+            return Err(Failure::Gone);
+        }
         if !upload.done && !upload.refused {
             match upload.pump.poll(cx, &mut self.io, down, &mut link.stream, out) {
                 Poll::Ready(Ok(())) => upload.done = true,
@@ -174,8 +220,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Pending => return Ok(()),
             }
         }
-        // The next request may come already; a full buffer of it waits in the kernel.
-        while upload.done && !upload.half_closed && !down.is_full() {
+        if upload.done { self.poll_client(cx, upload, down) } else { Ok(()) }
+    }
+
+    /// Reads ahead to see whether the client leaves. The next request may come already; a full buffer of it
+    /// waits in the kernel.
+    pub(super) fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        upload: &mut Upload,
+        down: &mut Buf,
+    ) -> Result<(), Failure> {
+        while !S::FRAMES && !upload.half_closed && !down.is_full() {
             match down.poll_fill(cx, &mut self.io) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => {

@@ -67,6 +67,11 @@ impl Clock {
         self.now.get()
     }
 
+    /// The moment of the last tick, without asking the system.
+    pub(crate) fn instant(&self) -> Instant {
+        self.anchor.get().0
+    }
+
     /// Milliseconds since 1970 at `instant`, without asking the system.
     pub(crate) fn wall_ms(&self, instant: Instant) -> u64 {
         let (then, wall) = self.anchor.get();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proxy::clock::{Alarm, ticks};
+use crate::proxy::downstream::{Downstream, Http1};
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::Failure;
 use crate::proxy::headers::Forwarded;
@@ -31,19 +32,35 @@ pub(crate) enum After {
     Linger,
 }
 
-/// One connection of a client.
+/// One connection of a client, or one stream of one.
 pub(crate) struct Connection<S> {
     pub(crate) thread: Rc<Thread>,
     pub(crate) io: S,
     pub(crate) alarm: Alarm<Thread>,
-    pub(crate) client: Client,
+    pub(crate) client: Rc<Client>,
+    pub(crate) life: Life,
+}
+
+/// How long a connection has lived.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// The tick at which it began.
+    began: u64,
+    /// Its requests, with the one that is under way.
+    requests: u32,
+}
+
+impl Life {
+    pub(crate) fn new(thread: &Thread) -> Self {
+        Self { began: thread.clock.now(), requests: 0 }
+    }
 }
 
 /// A request that leads to a version.
 pub(crate) struct Planned {
     pub(crate) request: Request,
     pub(crate) version: Arc<Version>,
-    /// A whole `Set-Cookie` line.
+    /// The value of a `Set-Cookie`, where an id was assigned.
     pub(crate) cookie: Option<String>,
 }
 
@@ -82,8 +99,9 @@ where
 {
     alarm.attach().await;
     let ip = client.to_canonical();
-    let client = Client { ip, forwarded: Forwarded::new(ip) };
-    let mut connection = Connection { thread, io, alarm, client };
+    let client = Rc::new(Client { ip, forwarded: Forwarded::new(ip) });
+    let life = Life::new(&thread);
+    let mut connection = Connection { thread, io: Http1(io), alarm, client, life };
     let mut is_new = true;
     while let Some(mut buffers) = connection.first_bytes(is_new).await {
         is_new = false;
@@ -101,7 +119,7 @@ where
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Downstream> Connection<S> {
     /// Waits for the first bytes of a request; none when the connection is to end. Holds no buffers meanwhile.
     async fn first_bytes(&mut self, is_new: bool) -> Option<Box<Buffers>> {
         let timeouts = &self.thread.timeouts;
@@ -143,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn request(&mut self, b: &mut Buffers) -> After {
         // 1-3: to a version.
         let started = Instant::now();
+        self.life.requests = self.life.requests.saturating_add(1);
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
             Err(Unplanned::Gone) => return After::Close,
@@ -157,6 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok((status, after)) => (status >= 500, after),
             Err(Failure::Gone) => (false, After::Close),
             Err(Failure::Cut(refusal)) => {
+                self.io.abort();
                 self.log(&refusal, &version);
                 (true, After::Close)
             }
@@ -174,6 +194,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         after
     }
 
+    /// Whether the connection ends with the answer to this request.
+    pub(super) fn is_last_request(&self) -> bool {
+        let (thread, life) = (&self.thread, &self.life);
+        let most = thread.settings.requests_per_connection;
+        thread.draining.get()
+            || (most > 0 && life.requests >= most)
+            || thread.clock.now() - life.began >= thread.timeouts.age
+    }
+
     /// Steps 1 to 3: reads until the head is whole, and finds its version.
     async fn plan(&mut self, b: &mut Buffers) -> Result<Planned, Unplanned> {
         self.alarm.arm(self.thread.timeouts.head);
@@ -189,7 +218,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What the bytes in `b.down` lead to at this moment.
     fn look(&self, b: &mut Buffers) -> Look {
-        match route::plan(&self.thread, &self.client, b.down.filled(), &mut b.request) {
+        let without_length = self.io.body_without_length();
+        match route::plan(&self.thread, &self.client, b.down.filled(), without_length, &mut b.request) {
             Ok(None) => Look::More,
             Ok(Some((request, Route::To { version, cookie }))) => {
                 Look::Done(Ok(Planned { request, version, cookie }))

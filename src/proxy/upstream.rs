@@ -11,7 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::metrics::ThreadSlot;
 use crate::proxy::clock::ticks;
+use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::limits::Settings;
+use crate::proxy::queue::Place;
 use crate::registry::{Address, Upstream};
 use crate::routing::Routing;
 
@@ -38,6 +40,10 @@ impl Stream {
         }
     }
 }
+
+impl BodySender for Stream {}
+
+impl BodyReceiver for Stream {}
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -94,6 +100,8 @@ pub(crate) struct Link {
     pub(crate) stream: Stream,
     /// It has carried a request before; the worker may have closed it meanwhile.
     pub(crate) reused: bool,
+    /// Its place at a worker that takes only so many requests at a time.
+    pub(crate) place: Option<Place>,
     guard: InFlightGuard,
 }
 
@@ -101,7 +109,7 @@ pub(crate) struct Link {
 pub(crate) async fn connect(upstream: Arc<Upstream>, slot: ThreadSlot) -> io::Result<Link> {
     let guard = InFlightGuard::begin(upstream, slot);
     let stream = Stream::connect(&guard.upstream.address).await?;
-    Ok(Link { stream, reused: false, guard })
+    Ok(Link { stream, reused: false, place: None, guard })
 }
 
 #[derive(Debug)]
@@ -145,7 +153,7 @@ impl Pool {
         while let Some(Idle { mut stream, since }) = idle.pop() {
             if is_quiet(cx, &mut stream) && (repeatable || now - since <= self.fresh_enough) {
                 let guard = InFlightGuard::begin(upstream.clone(), slot);
-                return Some(Link { stream, reused: true, guard });
+                return Some(Link { stream, reused: true, place: None, guard });
             }
         }
         None
