@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod drains;
 mod faults;
+mod http2;
 mod payloads;
 mod rig;
 mod upgrades;
