@@ -93,7 +93,7 @@ async fn an_early_answer_is_whole_though_the_upload_is_not() {
     let early = worker(|stream| async move {
         let mut reader = Client { stream, buffer: Vec::new() };
         while find(&reader.buffer, b"\r\n\r\n").is_none() && reader.more().await {}
-        reader.send("HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\nlarge").await;
+        reader.send("HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 5\r\n\r\nlarge").await;
         reader.is_closed().await;
     });
     let rig = Rig::start(Settings::default(), &[early.await]).await;
