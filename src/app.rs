@@ -25,7 +25,7 @@ use crate::config::{self, Config, Promote, Secret};
 use crate::deploy::VersionChange;
 use crate::deploy::watcher::{self, WatchSpec};
 use crate::promoter;
-use crate::proxy::{self, Door, Inside, Listeners};
+use crate::proxy::{self, Door, Front, Inside, Listeners};
 use crate::registry::Registry;
 use crate::routing::{self, Live};
 use crate::rules::source::{self, ServiceRules, SourceHandle, SourceSpec, etcd};
@@ -106,8 +106,8 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let state = StateLock::take(&config.state)?;
         let token = admin::auth::token(&config.state)?;
-        let (doors, certificates) = doors(&config)?;
-        let listeners = proxy::bind_doors(doors, config.threads)?;
+        let (front, certificates) = front(&config)?;
+        let listeners = proxy::bind_front(front, config.threads)?;
         let admin = admin::bind(&config.admin).await?;
         Ok(Self { config, listeners, certificates, admin, token, state })
     }
@@ -151,12 +151,7 @@ impl App {
         if let Err(error) = proxy::raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is, and with it that of connections");
         }
-        let settings = proxy::Settings {
-            trusted_proxies: config.front.trusted_proxies.clone(),
-            request_ids: config.front.request_ids,
-            ..proxy::Settings::default()
-        };
-        let proxy = proxy::start(listeners, &live, &settings)?;
+        let proxy = proxy::start(listeners, &live, &config.limits)?;
         let (listening, is_listening) = watch::channel(true);
         let state_for_admin = AdminState {
             node: config.node.clone(),
@@ -190,8 +185,8 @@ impl App {
     }
 }
 
-/// The public addresses with what connections to them begin with, and the task that keeps certificates fresh.
-fn doors(config: &Config) -> Result<(Vec<Door>, Certificates), BuildError> {
+/// What stands before a request, and the task that keeps certificates fresh.
+fn front(config: &Config) -> Result<(Front, Certificates), BuildError> {
     let front = &config.front;
     let door = |address: SocketAddr, inside: Inside| Door {
         address,
@@ -201,11 +196,16 @@ fn doors(config: &Config) -> Result<(Vec<Door>, Certificates), BuildError> {
     let redirects = front.tls.as_ref().is_some_and(|tls| tls.redirect);
     let plain = if redirects { Inside::Redirect } else { Inside::Http };
     let mut doors: Vec<Door> = config.listen.iter().map(|address| door(*address, plain.clone())).collect();
-    let Some(tls) = &front.tls else { return Ok((doors, Box::pin(std::future::ready(())))) };
+    let with = |doors| Front {
+        doors,
+        trusted_proxies: front.trusted_proxies.clone(),
+        request_ids: front.request_ids,
+    };
+    let Some(tls) = &front.tls else { return Ok((with(doors), Box::pin(std::future::ready(())))) };
     let (store, following) = certificates::follow(&tls.certificates)?;
     let inside = Inside::Tls(proxy::Tls::new(store)?);
     doors.extend(tls.listen.iter().map(|address| door(*address, inside.clone())));
-    Ok((doors, Box::pin(following)))
+    Ok((with(doors), Box::pin(following)))
 }
 
 /// Starts each service's source of rules and aliases; all share one connection to etcd.

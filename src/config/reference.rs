@@ -93,6 +93,12 @@ services:
   NAME: {root: /srv/app}
 ";
 
+    /// The same, for keys that only mean something with a limit.
+    const BASE_LIMITED: &str = "
+services:
+  NAME: {root: /srv/app, max_in_flight: 5}
+";
+
     /// Sets the value at `path`, making the maps on the way.
     fn set(node: &mut Node, path: &[&str], value: Node) {
         let [key, rest @ ..] = path else {
@@ -116,10 +122,13 @@ services:
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/configs/valid");
         let around = Surroundings { folder: fixtures, ..around() };
         let needs_etcd = [keys::ETCD.path, keys::RULES.path].contains(&section.path);
+        let needs_limit = key == "queue" || section.path == keys::limits::QUEUE.path;
         let needs_front = [keys::front::FRONT, keys::front::TLS, keys::front::CERTIFICATE];
         let needs_front = needs_front.iter().any(|front| front.title == section.title);
         let base = if needs_etcd {
             BASE_ETCD
+        } else if needs_limit {
+            BASE_LIMITED
         } else if needs_front {
             BASE_FRONT
         } else {

@@ -6,24 +6,13 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use ipnet::IpNet;
 
+use crate::proxy::front::Entrance;
 use crate::proxy::h1::field::{self, Claim, Field, Positions};
 use crate::proxy::h1::request::RequestHead;
-use crate::proxy::limits::Settings;
-
-/// How the client's bytes come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    /// As they are.
-    Http {
-        /// The port that requests are sent to instead, by https.
-        redirect: Option<u16>,
-    },
-    /// Inside TLS.
-    Https,
-}
 
 /// The other end of a connection: a client, or a proxy that speaks for many.
 #[derive(Debug)]
@@ -32,8 +21,8 @@ pub(crate) struct Client {
     pub(crate) ip: IpAddr,
     /// What it says of others is believed.
     trusted: bool,
-    /// The port that its requests are sent to instead, by https.
-    redirect: Option<u16>,
+    /// Where it came in.
+    entrance: Rc<Entrance>,
     /// `X-Forwarded-For` and `X-Forwarded-Proto` with what this connection shows.
     lines: String,
     /// How much of `lines` is the first of the two.
@@ -43,34 +32,32 @@ pub(crate) struct Client {
 const FOR: &str = "X-Forwarded-For: ";
 
 impl Client {
-    pub(crate) fn new(ip: IpAddr, scheme: Scheme, settings: &Settings) -> Self {
+    pub(crate) fn new(ip: IpAddr, entrance: &Rc<Entrance>) -> Self {
         let ip = ip.to_canonical();
-        let (name, redirect) = match scheme {
-            Scheme::Http { redirect } => ("http", redirect),
-            Scheme::Https => ("https", None),
-        };
+        let scheme = if entrance.tls.is_some() { "https" } else { "http" };
         let mut lines = String::new();
         // Writing to a `String` cannot fail.
         let _ = write!(lines, "{FOR}{ip}\r\n");
         let first = lines.len();
-        let _ = write!(lines, "X-Forwarded-Proto: {name}\r\n");
-        Self { ip, trusted: is_trusted(ip, &settings.trusted_proxies), redirect, lines, first }
+        let _ = write!(lines, "X-Forwarded-Proto: {scheme}\r\n");
+        let trusted = is_trusted(ip, &entrance.trusted_proxies);
+        Self { ip, trusted, entrance: entrance.clone(), lines, first }
     }
 
     /// Weighs what a request claims.
-    pub(crate) fn weigh<'b>(&self, head: &RequestHead<'_, 'b>, settings: &Settings) -> Weighed<'b> {
+    pub(crate) fn weigh<'b>(&self, head: &RequestHead<'_, 'b>) -> Weighed<'b> {
         let mut weighed = Weighed { client: self.ip, ..Weighed::NOTHING };
         let mut said = None;
         for index in head.claims.iter() {
             let header = &head.headers[index];
             let Field::Claim(claim) = field::classify(header.name) else { continue };
-            if claim == Claim::RequestId && !settings.request_ids {
+            if claim == Claim::RequestId && !self.entrance.request_ids {
                 weighed.kept.insert(index);
             } else if claim == Claim::Disguised || !self.trusted {
                 weighed.hidden.insert(index);
             } else {
                 match claim {
-                    Claim::For => said = walk(said, header.value, &settings.trusted_proxies),
+                    Claim::For => said = walk(said, header.value, &self.entrance.trusted_proxies),
                     Claim::Forwarded => weighed.forwarded = true,
                     Claim::RequestId => weighed.id = weighed.id.or(Some(header.value)),
                     Claim::Proto => {
@@ -90,9 +77,14 @@ impl Client {
         weighed
     }
 
+    /// Whether each request gets an id.
+    pub(crate) fn wants_ids(&self) -> bool {
+        self.entrance.request_ids
+    }
+
     /// Where a request is sent instead, by https; none where it stays.
     pub(crate) fn redirect(&self, weighed: &Weighed<'_>) -> Option<u16> {
-        self.redirect.filter(|_| !weighed.https)
+        self.entrance.redirect.filter(|_| !weighed.https)
     }
 
     /// Writes what the worker is told of the client.
@@ -206,25 +198,42 @@ fn extend(out: &mut Vec<u8>, parts: &[&str]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::proxy::h1::request;
+    use std::sync::Arc;
 
-    fn nets(texts: &[&str]) -> Vec<IpNet> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    use super::*;
+    use crate::certificates::Store;
+    use crate::proxy::front::Tls;
+    use crate::proxy::h1::request;
+    use crate::proxy::limits::Settings;
+
+    fn trusted() -> Vec<IpNet> {
+        ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"].map(|text| text.parse().unwrap()).into()
     }
 
-    fn settings() -> Settings {
-        let trusted_proxies = nets(&["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"]);
-        Settings { trusted_proxies, ..Settings::default() }
+    fn http() -> Entrance {
+        Entrance { trusted_proxies: trusted(), ..Entrance::default() }
+    }
+
+    fn https() -> Entrance {
+        let store = Arc::new(Store::new(&[]));
+        Entrance { tls: Some(Tls::new(store).unwrap()), ..http() }
+    }
+
+    fn client(ip: &str, entrance: Entrance) -> Client {
+        Client::new(ip.parse().unwrap(), &Rc::new(entrance))
+    }
+
+    /// Parses a head whose headers after `Host` are these.
+    fn parse<R>(headers: &str, look: impl FnOnce(&RequestHead<'_, '_>) -> R) -> R {
+        let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+        request::parse(text.as_bytes(), &Settings::default(), look).unwrap().unwrap().1
     }
 
     /// What a worker is told, the client's address, and which headers stay and which rules do not see.
-    fn told(peer: &str, scheme: Scheme, headers: &str) -> (String, String, String) {
-        let settings = settings();
-        let client = Client::new(peer.parse().unwrap(), scheme, &settings);
-        let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+    fn told(peer: &str, entrance: Entrance, headers: &str) -> (String, String, String) {
+        let client = client(peer, entrance);
         let look = |head: &RequestHead<'_, '_>| {
-            let weighed = client.weigh(head, &settings);
+            let weighed = client.weigh(head);
             let mut out = Vec::new();
             client.write(head, &weighed, &mut out);
             let names = |positions: Positions| {
@@ -233,10 +242,8 @@ mod tests {
             let headers = format!("+{} -{}", names(weighed.kept), names(weighed.hidden));
             (String::from_utf8(out).unwrap(), weighed.client.to_string(), headers)
         };
-        request::parse(text.as_bytes(), &settings, look).unwrap().unwrap().1
+        parse(headers, look)
     }
-
-    const HTTP: Scheme = Scheme::Http { redirect: None };
 
     #[test]
     fn nobody_else_is_believed() {
@@ -254,10 +261,10 @@ mod tests {
             ),
             ("X-Request-Id: 6\r\n", "+ -X-Request-Id"),
         ] {
-            let (lines, client, headers) = told("192.0.2.1", HTTP, headers);
+            let (lines, client, headers) = told("192.0.2.1", http(), headers);
             assert_eq!((lines.as_str(), client.as_str(), headers.as_str()), (ours, "192.0.2.1", hidden));
         }
-        let (lines, ..) = told("::ffff:192.0.2.1", Scheme::Https, "");
+        let (lines, ..) = told("::ffff:192.0.2.1", https(), "");
         assert_eq!(lines, ours.replace("http\r", "https\r"));
     }
 
@@ -296,7 +303,7 @@ mod tests {
                 "+ -",
             ),
         ] {
-            let found = told(peer, Scheme::Https, headers);
+            let found = told(peer, https(), headers);
             assert_eq!(found, (lines.to_owned(), client.to_owned(), positions.to_owned()), "{headers}");
         }
     }
@@ -305,35 +312,33 @@ mod tests {
     fn headers_that_say_who_the_client_is_cannot_be_named_away() {
         let headers = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\
                        Connection: x-forwarded-for, x-forwarded-proto\r\n";
-        let (lines, client, positions) = told("10.0.0.1", HTTP, headers);
+        let (lines, client, positions) = told("10.0.0.1", http(), headers);
         assert!(lines.starts_with("X-Forwarded-For: 192.0.2.7, 10.0.0.1\r\n"), "{lines}");
         assert_eq!((client.as_str(), positions.as_str()), ("192.0.2.7", "+X-Forwarded-Proto -"));
     }
 
     #[test]
     fn https_is_believed_of_a_trusted_proxy_only() {
-        let settings = settings();
-        let http = Scheme::Http { redirect: Some(443) };
         for (peer, proto, redirect) in
             [("192.0.2.1", "https", Some(443)), ("10.0.0.1", "http", Some(443)), ("10.0.0.1", "HTTPS", None)]
         {
-            let client = Client::new(peer.parse().unwrap(), http, &settings);
-            let text = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: {proto}\r\n\r\n");
-            let look = |head: &RequestHead<'_, '_>| client.redirect(&client.weigh(head, &settings));
-            assert_eq!(request::parse(text.as_bytes(), &settings, look).unwrap().unwrap().1, redirect);
+            let client = client(peer, Entrance { redirect: Some(443), ..http() });
+            let headers = format!("X-Forwarded-Proto: {proto}\r\n");
+            assert_eq!(parse(&headers, |head| client.redirect(&client.weigh(head))), redirect);
         }
     }
 
     #[test]
     fn ids_that_are_switched_off_are_ordinary_headers() {
-        let settings = Settings { request_ids: false, ..settings() };
-        let client = Client::new("192.0.2.1".parse().unwrap(), HTTP, &settings);
-        let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id: 6\r\n\r\n";
+        let client = client("192.0.2.1", Entrance { request_ids: false, ..http() });
         let look = |head: &RequestHead<'_, '_>| {
-            let weighed = client.weigh(head, &settings);
-            (weighed.kept.contains(1), weighed.hidden == Positions::NONE, weighed.id.is_none())
+            let weighed = client.weigh(head);
+            (weighed.kept.contains(1), weighed.hidden, weighed.id)
         };
-        assert_eq!(request::parse(text.as_bytes(), &settings, look).unwrap().unwrap().1, (true, true, true));
+        assert_eq!(parse("X-Request-Id: 6\r\n", |head| look(head).0), true);
+        assert!(
+            parse("X-Request-Id: 6\r\n", |head| look(head).1 == Positions::NONE && look(head).2.is_none())
+        );
     }
 
     #[test]
@@ -363,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_walk_ends_at_the_first_stranger_from_the_right() {
-        let trusted = settings().trusted_proxies;
+        let trusted = trusted();
         for (list, client) in [
             ("", None),
             ("192.0.2.7", Some("192.0.2.7")),
@@ -390,7 +395,7 @@ mod tests {
             ),
             cut in 0..8_usize,
         ) {
-            let trusted = settings().trusted_proxies;
+            let trusted = trusted();
             let mut expected = None;
             for item in items.iter().rev() {
                 let Some(ip) = address(item.as_bytes()) else { break };

@@ -127,20 +127,20 @@ fn copy_kept(raw: &[u8], first: usize, headers: &[Header<'_>], removed: Position
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
-    use crate::proxy::client::Scheme;
     use crate::proxy::h1::{request, response};
     use crate::proxy::limits::Settings;
     use crate::proxy::stamp::Ids;
 
     /// A request of `192.0.2.1` by http, with the id `7`, written down at 5 ms past 1970.
     fn rewrite(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
-        let settings = Settings::default();
-        let client = Client::new("192.0.2.1".parse().unwrap(), Scheme::Http { redirect: None }, &settings);
+        let client = Client::new("192.0.2.1".parse().unwrap(), &Rc::default());
         let mut stamp = Stamp::default();
         stamp.begin(5);
         stamp.identify(&Ids::new(), Some(b"7"));
-        write_request(head, &client, &client.weigh(head, &settings), &stamp, out);
+        write_request(head, &client, &client.weigh(head), &stamp, out);
     }
 
     fn request(text: &str) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::net::{self as sys, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::sync::watch;
 
-use crate::proxy::front::{self, Door, Entrance, Inside};
+use crate::proxy::front::{self, Door, Entrance, Front};
 use crate::proxy::thread::Thread;
 
 /// Connections that the kernel may hold for us; it cuts this to `net.core.somaxconn`.
@@ -49,33 +49,17 @@ impl BindError {
 /// Listening sockets, bound and not yet served.
 #[derive(Debug)]
 pub struct Listeners {
-    addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<SocketAddr>,
     /// For each thread, one socket an address.
     pub(crate) threads: Vec<Vec<TcpListener>>,
-    /// How connections begin, for each address.
-    doors: Vec<Door>,
+    /// What stands before their requests.
+    pub(crate) front: Front,
 }
 
 impl Listeners {
     /// The addresses with the ports that were picked, in the order they were asked for.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
-    }
-
-    /// How connections begin, for each address.
-    pub(crate) fn entrances(&self) -> Vec<Entrance> {
-        let tls = |door: &Door| match &door.inside {
-            Inside::Tls(tls) => Some(tls.clone()),
-            Inside::Http | Inside::Redirect => None,
-        };
-        let https = self.doors.iter().zip(&self.addresses).find(|(door, _)| tls(door).is_some());
-        let https = https.map(|(_, address)| address.port());
-        let entrance = |door: &Door| Entrance {
-            proxy_protocol: door.proxy_protocol,
-            tls: tls(door),
-            redirect: https.filter(|_| matches!(door.inside, Inside::Redirect)),
-        };
-        self.doors.iter().map(entrance).collect()
     }
 }
 
@@ -85,16 +69,17 @@ impl Listeners {
 /// # Errors
 /// An address that is in use (also by another switchman), forbidden or not this machine's.
 pub fn bind(listen: &[SocketAddr], threads: usize) -> Result<Listeners, BindError> {
-    bind_doors(listen.iter().copied().map(Door::from).collect(), threads)
+    let doors: Vec<Door> = listen.iter().copied().map(Door::from).collect();
+    bind_front(doors.into(), threads)
 }
 
 /// Likewise, for addresses whose connections begin in different ways.
 ///
 /// # Errors
 /// As for [`bind`].
-pub fn bind_doors(doors: Vec<Door>, threads: usize) -> Result<Listeners, BindError> {
-    let listen: Vec<SocketAddr> = doors.iter().map(|door| door.address).collect();
-    let mut listeners = Listeners { addresses: Vec::new(), threads: Vec::new(), doors };
+pub fn bind_front(front: Front, threads: usize) -> Result<Listeners, BindError> {
+    let listen: Vec<SocketAddr> = front.doors.iter().map(|door| door.address).collect();
+    let mut listeners = Listeners { addresses: Vec::new(), threads: Vec::new(), front };
     listeners.threads.resize_with(threads.max(1), Vec::new);
     for address in &listen {
         // `[::]:80` beside `0.0.0.0:80` must leave IPv4 to the other.

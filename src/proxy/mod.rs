@@ -28,10 +28,11 @@
 //! What comes before HTTP (PROXY headers, TLS) is in [`front`]; whom a request comes from is in [`client`].
 //!
 //! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
-//! every client; where HTTP/2 differs is [`downstream`] and [`ends`].
+//! every client; where HTTP/2 ([`h2`](self::h2)) differs is [`downstream`] and [`ends`].
 
 pub(crate) mod ask;
 pub(crate) mod balance;
+pub(crate) mod budget;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod downstream;
@@ -40,12 +41,19 @@ pub(crate) mod ends;
 pub mod error;
 pub(crate) mod exchange;
 pub(crate) mod front;
+pub(crate) mod grpc;
 pub(crate) mod h1;
+pub(crate) mod h2;
 pub(crate) mod handler;
 pub(crate) mod headers;
+pub(crate) mod health;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod per_client;
+pub(crate) mod place;
+pub(crate) mod queue;
 pub(crate) mod refuse;
+pub(crate) mod remembered;
 pub(crate) mod route;
 pub(crate) mod stamp;
 pub(crate) mod thread;
@@ -64,12 +72,13 @@ use tokio::sync::watch;
 
 use crate::metrics::ThreadSlot;
 use crate::proxy::front::Entrance;
+use crate::proxy::remembered::Gates;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
-pub use crate::proxy::front::{Door, Inside, Tls};
+pub use crate::proxy::front::{Door, Front, Inside, Tls};
 pub use crate::proxy::limits::{Settings, raise_open_files};
-pub use crate::proxy::listener::{BindError, Listeners, bind, bind_doors};
+pub use crate::proxy::listener::{BindError, Listeners, bind, bind_front};
 
 /// A thread of the data plane could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -104,10 +113,15 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
     let (drain, _) = watch::channel(None);
     let mut handle = ProxyHandle { drain, ended: Vec::new() };
     let threads = listeners.threads.len();
-    let entrances = listeners.entrances();
+    let entrances = listeners.front.entrances(&listeners.addresses);
+    let gates = Arc::<Gates>::default();
     for (number, sockets) in listeners.threads.into_iter().enumerate() {
-        let settings =
-            Settings { max_connections: settings.max_connections.div_ceil(threads), ..settings.clone() };
+        let settings = Settings {
+            max_connections: settings.max_connections.div_ceil(threads),
+            connections_per_client: settings.connections_per_client.div_ceil(threads),
+            ..settings.clone()
+        };
+        let gates = gates.clone();
         let live = live.clone();
         let drain = handle.drain.subscribe();
         let sockets: Vec<_> = sockets.into_iter().zip(entrances.clone()).collect();
@@ -118,7 +132,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
             .spawn(move || match runtime() {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    let thread = Rc::new(Thread::new(ThreadSlot(number), settings, live));
+                    let thread = Rc::new(Thread::with_gates(ThreadSlot(number), settings, live, gates));
                     let cut = runtime.block_on(run_thread(thread, sockets, drain));
                     drop(runtime);
                     ended.send_replace(Some(cut));
@@ -179,6 +193,8 @@ async fn run_thread(
     tokio::task::spawn_local(async move { following.follow_registry().await });
     let sweeping = thread.clone();
     tokio::task::spawn_local(async move { sweeping.sweep().await });
+    let counting = thread.clone();
+    tokio::task::spawn_local(async move { counting.count_seconds().await });
 
     let deadline = match drain.wait_for(Option::is_some).await {
         Ok(deadline) => deadline.unwrap_or_default(),

@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{self, Manner, Refusal};
+use crate::proxy::grpc;
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
@@ -26,14 +27,14 @@ impl<S: Downstream> Connection<S> {
         b: &mut Buffers,
     ) -> After {
         // What was not understood has no id yet.
-        if self.thread.settings.request_ids {
+        if self.client.wants_ids() {
             b.stamp.identify(&self.thread.ids, None);
         }
         let id = b.stamp.id();
         let client = request.map_or(self.client.ip, |request| request.client);
         tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, %client, id, "refused");
         // What follows a request that was not understood, or whose body was not read, cannot be understood.
-        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.thread.draining.get());
+        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.is_last_request());
         if version.is_none()
             && let Some(request) = whole
         {
@@ -45,7 +46,10 @@ impl<S: Downstream> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        let mut answer = error::answer(refusal, version);
+        let mut answer = match request.and_then(|r| r.grpc) {
+            Some(_) => grpc::answer(refusal, version),
+            None => error::answer(refusal, version),
+        };
         answer.headers.extend(b.stamp.id().map(|id| ("x-request-id", id.to_owned().into())));
         self.io.answer(&answer, manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);

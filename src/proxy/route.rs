@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::proxy::client::{Client, Weighed};
 use crate::proxy::error::{Cause, Refusal};
+use crate::proxy::grpc;
 use crate::proxy::h1::field::Positions;
 use crate::proxy::h1::pump::Body;
 use crate::proxy::h1::request::{self, RequestHead};
@@ -32,6 +33,8 @@ pub(crate) struct Request {
     /// It asks for a WebSocket.
     pub(crate) upgrade: bool,
     pub(crate) body: Body,
+    /// It is gRPC; for how many ticks it may stand still.
+    pub(crate) grpc: Option<u64>,
 }
 
 /// Where a request goes.
@@ -60,8 +63,8 @@ pub(crate) fn plan(
     stamp: &mut Stamp,
 ) -> Result<Option<(Request, Route)>, Refusal> {
     let planned = request::parse_with(bytes, &thread.settings, without_length, |head| {
-        let weighed = client.weigh(head, &thread.settings);
-        if thread.settings.request_ids {
+        let weighed = client.weigh(head);
+        if client.wants_ids() {
             stamp.identify(&thread.ids, weighed.id);
         }
         let view = View::new(head, &weighed);
@@ -80,6 +83,7 @@ pub(crate) fn plan(
             keep_alive: head.keep_alive,
             upgrade: head.upgrade,
             body: head.body,
+            grpc: head.grpc.then(|| grpc::silence_max(head.headers, thread.timeouts.tunnel)),
         };
         (request, route)
     })?;
@@ -134,7 +138,7 @@ pub(crate) fn no_version(reason: NoVersion, service: &str) -> Refusal {
 }
 
 /// A parsed head as rules see it.
-struct View<'a, 'h, 'b> {
+pub(crate) struct View<'a, 'h, 'b> {
     head: &'a RequestHead<'h, 'b>,
     client: IpAddr,
     /// Headers that are not what they seem.
@@ -143,7 +147,7 @@ struct View<'a, 'h, 'b> {
 }
 
 impl<'a, 'h, 'b> View<'a, 'h, 'b> {
-    fn new(head: &'a RequestHead<'h, 'b>, weighed: &Weighed<'_>) -> Self {
+    pub(crate) fn new(head: &'a RequestHead<'h, 'b>, weighed: &Weighed<'_>) -> Self {
         Self { head, client: weighed.client, hidden: weighed.hidden, id: OnceCell::new() }
     }
 }
@@ -199,15 +203,15 @@ fn new_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
-    use crate::proxy::client::Scheme;
     use crate::proxy::limits::Settings;
 
     fn seen(text: &str) -> String {
         let look = |head: &RequestHead<'_, '_>| {
-            let settings = Settings::default();
-            let client = Client::new("192.0.2.1".parse().unwrap(), Scheme::Https, &settings);
-            let view = View::new(head, &client.weigh(head, &settings));
+            let client = Client::new("192.0.2.1".parse().unwrap(), &Rc::default());
+            let view = View::new(head, &client.weigh(head));
             assert_eq!(view.new_id(), view.new_id());
             let cookies: Vec<&str> = view.headers("cookie").collect();
             format!("{} {} {:?} {} {cookies:?}", view.method(), view.path(), view.query(), view.host())

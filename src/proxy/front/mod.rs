@@ -16,13 +16,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 
+use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::proxy::client::{Client, Scheme, is_trusted};
+use crate::proxy::client::{Client, is_trusted};
 use crate::proxy::clock::Alarm;
 use crate::proxy::error::{self, Manner, Refusal};
 use crate::proxy::handler;
+use crate::proxy::per_client;
 use crate::proxy::thread::Thread;
 
 pub use tls::Tls;
@@ -56,25 +58,88 @@ impl From<SocketAddr> for Door {
     }
 }
 
-/// A [`Door`] whose sockets are bound.
+/// Everything that stands before a request.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// The public addresses.
+    pub doors: Vec<Door>,
+    /// Proxies that are believed what they say of their clients.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Each request gets an id.
+    pub request_ids: bool,
+}
+
+impl From<Vec<Door>> for Front {
+    /// Nobody is trusted, and there are ids.
+    fn from(doors: Vec<Door>) -> Self {
+        Self { doors, trusted_proxies: Vec::new(), request_ids: true }
+    }
+}
+
+/// One [`Door`] whose sockets are bound, with all that a connection has to know of the front.
 #[derive(Debug, Clone)]
 pub(crate) struct Entrance {
     pub(crate) proxy_protocol: bool,
     pub(crate) tls: Option<Tls>,
     /// The port that requests are sent to instead, by https.
     pub(crate) redirect: Option<u16>,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) request_ids: bool,
+}
+
+impl Default for Entrance {
+    fn default() -> Self {
+        Self {
+            proxy_protocol: false,
+            tls: None,
+            redirect: None,
+            trusted_proxies: Vec::new(),
+            request_ids: true,
+        }
+    }
+}
+
+impl Front {
+    /// The doors, bound to `addresses`.
+    pub(crate) fn entrances(&self, addresses: &[SocketAddr]) -> Vec<Entrance> {
+        let is_tls = |door: &Door| matches!(door.inside, Inside::Tls(_));
+        let https = self.doors.iter().zip(addresses).find(|(door, _)| is_tls(door));
+        let https = https.map(|(_, address)| address.port());
+        let entrance = |door: &Door| {
+            let (tls, redirect) = match &door.inside {
+                Inside::Http => (None, None),
+                Inside::Redirect => (None, https),
+                Inside::Tls(tls) => (Some(tls.clone()), None),
+            };
+            let (trusted_proxies, request_ids) = (self.trusted_proxies.clone(), self.request_ids);
+            Entrance { proxy_protocol: door.proxy_protocol, tls, redirect, trusted_proxies, request_ids }
+        };
+        self.doors.iter().map(entrance).collect()
+    }
 }
 
 /// Takes the connection of `peer` in.
 pub(crate) fn enter(thread: &Rc<Thread>, entrance: &Rc<Entrance>, stream: TcpStream, peer: SocketAddr) {
+    // Behind a PROXY header, the peer is a load balancer; whose connection it is shows later.
+    let counted =
+        if entrance.proxy_protocol { Ok(None) } else { per_client::count(thread, peer.ip()).map(Some) };
+    // Closed without a word: an answer would cost what the limit is to save.
+    let Ok(counted) = counted else { return };
     // Made here and not in the task, so that the connection counts as open at once.
     let alarm = Alarm::new(thread.clone());
     if entrance.proxy_protocol || entrance.tls.is_some() {
-        tokio::task::spawn_local(begin(thread.clone(), entrance.clone(), alarm, stream, peer.ip()));
+        let beginning = begin(thread.clone(), entrance.clone(), alarm, stream, peer.ip());
+        tokio::task::spawn_local(async move {
+            beginning.await;
+            drop(counted);
+        });
     } else {
-        let scheme = Scheme::Http { redirect: entrance.redirect };
-        let client = Rc::new(Client::new(peer.ip(), scheme, &thread.settings));
-        tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, client));
+        let client = Rc::new(Client::new(peer.ip(), entrance));
+        let serving = handler::serve(thread.clone(), alarm, stream, client);
+        tokio::task::spawn_local(async move {
+            serving.await;
+            drop(counted);
+        });
     }
 }
 
@@ -90,16 +155,12 @@ async fn begin(
     alarm.attach().await;
     let begun = Box::pin(introduce(&thread, &entrance, &alarm, stream, peer)).await;
     let Some((stream, ip)) = begun else { return };
+    let counted = if entrance.proxy_protocol { per_client::count(&thread, ip).map(Some) } else { Ok(None) };
+    let Ok(_counted) = counted else { return };
+    let client = Rc::new(Client::new(ip, &entrance));
     let serving: Pin<Box<dyn Future<Output = ()>>> = match stream {
-        Begun::Plain(stream) => {
-            let scheme = Scheme::Http { redirect: entrance.redirect };
-            let client = Rc::new(Client::new(ip, scheme, &thread.settings));
-            Box::pin(handler::serve(thread, alarm, stream, client))
-        }
-        Begun::Tls(stream) => {
-            let client = Rc::new(Client::new(ip, Scheme::Https, &thread.settings));
-            Box::pin(handler::serve(thread, alarm, stream, client))
-        }
+        Begun::Plain(stream) => Box::pin(handler::serve(thread, alarm, stream, client)),
+        Begun::Tls(stream) => Box::pin(handler::serve(thread, alarm, stream, client)),
     };
     serving.await;
 }
@@ -122,7 +183,7 @@ async fn introduce(
     alarm.arm(thread.timeouts.head);
     let mut client = peer;
     if entrance.proxy_protocol {
-        match alarm.race(proxied(thread, &stream, peer)).await {
+        match alarm.race(proxied(entrance, &stream, peer)).await {
             Some(Ok(ip)) => client = ip,
             Some(Err(why)) => {
                 if thread.may_warn() {
@@ -148,8 +209,8 @@ async fn introduce(
 }
 
 /// Who the client of a connection with a PROXY header is.
-async fn proxied(thread: &Thread, stream: &TcpStream, peer: IpAddr) -> Result<IpAddr, String> {
-    if !is_trusted(peer.to_canonical(), &thread.settings.trusted_proxies) {
+async fn proxied(entrance: &Entrance, stream: &TcpStream, peer: IpAddr) -> Result<IpAddr, String> {
+    if !is_trusted(peer.to_canonical(), &entrance.trusted_proxies) {
         return Err("its peer is not in `trusted_proxies`".to_owned());
     }
     let said = proxy_protocol::read(stream).await.map_err(|broken| broken.to_string())?;

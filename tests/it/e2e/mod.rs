@@ -2,6 +2,7 @@
 
 mod applications;
 mod bad_input;
+mod browser;
 mod demo;
 mod docs;
 mod deploy;
@@ -9,4 +10,5 @@ mod faults;
 mod promote;
 mod rules;
 mod tls;
+mod unix;
 mod versions_json;

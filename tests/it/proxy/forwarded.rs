@@ -1,17 +1,26 @@
 //! What workers are told of clients: nothing that a client made up, and everything that a trusted proxy says.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use switchman::proxy::{Door, Inside, Settings};
+use switchman::proxy::{Door, Front, Inside, Settings};
+use switchman::registry::Address;
 
 use super::rig::{Response, echoes_heads};
 use super::{GET, Rig};
 
-/// Settings that trust these proxies.
-pub(crate) fn trusting(proxies: &[&str]) -> Settings {
+/// A front of one plain address that trusts these networks.
+pub(crate) fn trusting(proxies: &[&str]) -> Front {
     let trusted_proxies = proxies.iter().map(|net| net.parse().unwrap()).collect();
-    Settings { trusted_proxies, ..Settings::default() }
+    Front { trusted_proxies, ..Front::from(vec![Door::from(ANY)]) }
+}
+
+/// Any port of loopback.
+pub(crate) const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+async fn start(front: Front, workers: &[Address]) -> Rig {
+    Rig::start_behind(Settings::default(), workers, &[], front).await
 }
 
 /// The values of a header that the worker got, in order.
@@ -27,7 +36,7 @@ const FORGED: &str = "GET / HTTP/1.1\r\nHost: app\r\nX-Forwarded-For: 6.6.6.6\r\
 
 #[tokio::test]
 async fn what_a_stranger_says_of_itself_is_replaced() {
-    let rig = Rig::start(trusting(&["10.0.0.0/8"]), &[echoes_heads().await]).await;
+    let rig = start(trusting(&["10.0.0.0/8"]), &[echoes_heads().await]).await;
     let response = rig.ask(FORGED).await;
     for (name, values) in [
         ("x-forwarded-for", vec!["127.0.0.1"]),
@@ -45,7 +54,7 @@ async fn what_a_stranger_says_of_itself_is_replaced() {
 
 #[tokio::test]
 async fn what_a_trusted_proxy_says_is_passed_on_and_extended() {
-    let rig = Rig::start(trusting(&["127.0.0.1/32", "6.6.6.0/24"]), &[echoes_heads().await]).await;
+    let rig = start(trusting(&["127.0.0.1/32", "6.6.6.0/24"]), &[echoes_heads().await]).await;
     let response = rig.ask(FORGED).await;
     for (name, values) in [
         ("x-forwarded-for", vec!["6.6.6.6, 6.6.6.7, 127.0.0.1"]),
@@ -85,7 +94,7 @@ async fn each_request_has_an_id_and_its_start() {
 
 #[tokio::test]
 async fn an_id_that_is_not_sane_is_replaced_even_of_a_trusted_proxy() {
-    let rig = Rig::start(trusting(&["127.0.0.1/32"]), &[echoes_heads().await]).await;
+    let rig = start(trusting(&["127.0.0.1/32"]), &[echoes_heads().await]).await;
     let long = "x".repeat(129);
     for id in ["a b", long.as_str(), "caf\u{e9}", ""] {
         let response = rig.ask(format!("GET / HTTP/1.1\r\nHost: app\r\nX-Request-Id: {id}\r\n\r\n")).await;
@@ -95,7 +104,7 @@ async fn an_id_that_is_not_sane_is_replaced_even_of_a_trusted_proxy() {
 
 #[tokio::test]
 async fn answers_of_ours_carry_the_id() {
-    let rig = Rig::start(trusting(&["127.0.0.1/32"]), &[]).await;
+    let rig = start(trusting(&["127.0.0.1/32"]), &[]).await;
     let response = rig.ask(GET).await;
     assert_eq!((response.status, response.header("x-request-id").map(str::len)), (503, Some(32)));
     let response = rig.ask("GET / HTTP/1.1\r\nHost: app\r\nX-Request-Id: quoted\r\n\r\n").await;
@@ -103,7 +112,7 @@ async fn answers_of_ours_carry_the_id() {
     let response = rig.ask("GET / HTTP/9\r\n\r\n").await;
     assert_eq!((response.status, response.header("x-request-id").map(str::len)), (505, Some(32)));
 
-    let off = Rig::start(Settings { request_ids: false, ..Settings::default() }, &[]).await;
+    let off = start(Front { request_ids: false, ..trusting(&[]) }, &[]).await;
     assert_eq!(off.ask(GET).await.header("x-request-id"), None);
     off.set_workers(&[echoes_heads().await]).await;
     let response = off.ask("GET / HTTP/1.1\r\nHost: app\r\nX-Request-Id: its own\r\n\r\n").await;
@@ -115,12 +124,11 @@ async fn plain_requests_are_sent_to_https_unless_they_came_by_it() {
     let folder = tempfile::tempdir().unwrap();
     let spec = super::tls::pair(folder.path(), "app", &["app"]);
     let (tls, _) = super::tls::tls(&[spec]);
-    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let doors = vec![
-        Door { inside: Inside::Redirect, ..Door::from(any) },
-        Door { inside: Inside::Tls(tls), ..Door::from(any) },
+        Door { inside: Inside::Redirect, ..Door::from(ANY) },
+        Door { inside: Inside::Tls(tls), ..Door::from(ANY) },
     ];
-    let rig = Rig::start_behind(trusting(&["127.0.0.1/32"]), &[echoes_heads().await], &[], doors).await;
+    let rig = start(Front { doors, ..trusting(&["127.0.0.1/32"]) }, &[echoes_heads().await]).await;
     let port = rig.addresses[1].port();
     for (request, location) in [
         ("GET /a?b=c HTTP/1.1\r\nHost: app:7000\r\n\r\n", format!("https://app:{port}/a?b=c")),

@@ -1,19 +1,19 @@
 //! PROXY headers on real sockets: good ones, bad ones, in pieces, from strangers.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use switchman::proxy::{Door, Settings};
+use switchman::proxy::{Door, Front, Settings};
 use tokio::io::AsyncWriteExt;
 
-use super::forwarded::{got, trusting};
+use super::forwarded::{ANY, got, trusting};
 use super::rig::{Client, echoes_heads};
 use super::{GET, Rig};
 
-/// A rig whose connections begin with a PROXY header.
-async fn rig(settings: Settings) -> Rig {
-    let door = Door { proxy_protocol: true, ..Door::from(SocketAddr::from(([127, 0, 0, 1], 0))) };
-    Rig::start_behind(settings, &[echoes_heads().await], &[], vec![door]).await
+/// A rig whose connections begin with a PROXY header of one of these networks.
+async fn rig(settings: Settings, trusted: &[&str]) -> Rig {
+    let doors = vec![Door { proxy_protocol: true, ..Door::from(ANY) }];
+    let front = Front { doors, ..trusting(trusted) };
+    Rig::start_behind(settings, &[echoes_heads().await], &[], front).await
 }
 
 const V2_TCP4: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\x13\x88\0\x50";
@@ -22,7 +22,7 @@ const V2_UNSPEC_WITH_MORE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x05\x04\0\x02a
 
 #[tokio::test]
 async fn the_header_says_who_the_client_is() {
-    let rig = rig(trusting(&["127.0.0.1/32"])).await;
+    let rig = rig(Settings::default(), &["127.0.0.1/32"]).await;
     for (header, ip) in [
         (b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 80\r\n".as_slice(), "192.0.2.7"),
         (b"PROXY TCP6 2001:db8::7 ::1 5000 80\r\n", "2001:db8::7"),
@@ -44,7 +44,7 @@ async fn the_header_says_who_the_client_is() {
 
 #[tokio::test]
 async fn a_header_in_single_bytes_is_the_same_header() {
-    let rig = rig(trusting(&["127.0.0.1/32"])).await;
+    let rig = rig(Settings::default(), &["127.0.0.1/32"]).await;
     for header in [b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 80\r\n".as_slice(), V2_TCP4] {
         let mut client = rig.connect().await;
         client.stream.set_nodelay(true).unwrap();
@@ -58,7 +58,7 @@ async fn a_header_in_single_bytes_is_the_same_header() {
 
 #[tokio::test]
 async fn what_the_client_forged_behind_the_header_stays_forged() {
-    let rig = rig(trusting(&["127.0.0.1/32"])).await;
+    let rig = rig(Settings::default(), &["127.0.0.1/32"]).await;
     let forged = "GET / HTTP/1.1\r\nHost: app\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
     let response = rig.ask([V2_TCP4, forged.as_bytes()].concat()).await;
     assert_eq!(got(&response, "x-forwarded-for"), ["192.0.2.7"], "the client is no trusted proxy");
@@ -68,7 +68,7 @@ async fn what_the_client_forged_behind_the_header_stays_forged() {
 
 #[tokio::test]
 async fn a_broken_or_missing_header_closes_the_connection() {
-    let rig = rig(trusting(&["127.0.0.1/32"])).await;
+    let rig = rig(Settings::default(), &["127.0.0.1/32"]).await;
     let endless = format!("PROXY UNKNOWN {}", "x".repeat(200));
     let oversized = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".as_slice(), &[0; 100]].concat();
     for bytes in [GET.as_bytes(), b"PROXY TCP4 x y 1 2\r\n", endless.as_bytes(), &oversized] {
@@ -81,7 +81,7 @@ async fn a_broken_or_missing_header_closes_the_connection() {
 
 #[tokio::test]
 async fn a_header_of_a_stranger_closes_the_connection() {
-    let rig = rig(trusting(&["10.0.0.0/8"])).await;
+    let rig = rig(Settings::default(), &["10.0.0.0/8"]).await;
     let mut client: Client = rig.connect().await;
     client.send([V2_TCP4, GET.as_bytes()].concat()).await;
     assert!(client.is_closed().await && client.buffer.is_empty());
@@ -89,8 +89,8 @@ async fn a_header_of_a_stranger_closes_the_connection() {
 
 #[tokio::test]
 async fn a_header_that_does_not_end_is_not_waited_for() {
-    let settings = Settings { head_timeout: Duration::from_millis(200), ..trusting(&["127.0.0.1/32"]) };
-    let rig = rig(settings).await;
+    let settings = Settings { head_timeout: Duration::from_millis(200), ..Settings::default() };
+    let rig = rig(settings, &["127.0.0.1/32"]).await;
     let mut client = rig.connect().await;
     client.send("PROXY TCP4").await;
     assert!(client.is_closed().await && client.buffer.is_empty());
