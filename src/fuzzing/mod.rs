@@ -38,8 +38,11 @@ pub const TARGETS: [(&str, fn(&[u8])); 6] = [
 
 /// The client of every request, whom nobody trusts.
 fn client() -> Client {
-    Client::new(IpAddr::from([192, 0, 2, 1]), &Rc::default())
+    Client::new(CLIENT, &Rc::default())
 }
+
+/// Its address.
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 /// A request head: what is passed on says to a second, independent reader what it said to us, and says it once.
 pub fn request(bytes: &[u8]) {

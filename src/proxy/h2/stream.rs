@@ -13,6 +13,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::proxy::client::Client;
 use crate::proxy::clock::Alarm;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::{BodyReceiver, BodySender};
@@ -22,7 +23,6 @@ use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::h2::{Running, head};
 use crate::proxy::handler::{Connection, Life};
 use crate::proxy::headers::Added;
-use crate::proxy::client::Client;
 use crate::proxy::thread::Thread;
 
 /// The client's side of one request.
