@@ -42,6 +42,22 @@ pub(crate) struct Connection<S> {
     pub(crate) io: S,
     pub(crate) alarm: Alarm<Thread>,
     pub(crate) client: Rc<Client>,
+    pub(crate) life: Life,
+}
+
+/// How long a connection has lived.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// The tick at which it began.
+    began: u64,
+    /// Its requests, with the one that is under way.
+    requests: u32,
+}
+
+impl Life {
+    pub(crate) fn new(thread: &Thread) -> Self {
+        Self { began: thread.clock.now(), requests: 0 }
+    }
 }
 
 /// A request that leads to a version.
@@ -88,7 +104,8 @@ where
     alarm.attach().await;
     let ip = client.to_canonical();
     let client = Rc::new(Client { ip, forwarded: Forwarded::new(ip) });
-    let mut connection = Connection { thread, io: Http1(io), alarm, client };
+    let life = Life::new(&thread);
+    let mut connection = Connection { thread, io: Http1(io), alarm, client, life };
     let mut is_new = true;
     let mut may_be_http2 = true;
     while let Some(mut buffers) = connection.first_bytes(is_new).await {
@@ -101,7 +118,7 @@ where
         if after == After::Http2 && may_be_http2 {
             let first = Bytes::copy_from_slice(buffers.down.filled());
             connection.thread.give_back(buffers);
-            let Connection { thread, io: Http1(io), alarm, client } = connection;
+            let Connection { thread, io: Http1(io), alarm, client, life: _ } = connection;
             // Boxed, as is all that is rare.
             return Box::pin(h2::serve(thread, alarm, io, client, first)).await;
         }
@@ -157,6 +174,7 @@ impl<S: Downstream> Connection<S> {
     pub(super) async fn request(&mut self, b: &mut Buffers) -> After {
         // 1-3: to a version.
         let started = Instant::now();
+        self.life.requests = self.life.requests.saturating_add(1);
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
             Err(Unplanned::Gone) => return After::Close,
@@ -175,8 +193,8 @@ impl<S: Downstream> Connection<S> {
         let (is_error, after) = match self.exchange(&planned, b).await {
             Ok((status, after)) => (status >= 500, after),
             Err(Failure::Gone) => (false, After::Close),
-            Err(Failure::Cut(refusal)) => {
-                self.io.abort();
+            Err(Failure::Cut(refusal, code)) => {
+                self.io.abort(code);
                 self.log(&refusal, &version);
                 (true, After::Close)
             }
@@ -192,6 +210,15 @@ impl<S: Downstream> Connection<S> {
         let now_ms = self.thread.clock.wall_ms(now);
         version.counters.record(self.thread.slot, is_error, now - started, now_ms);
         after
+    }
+
+    /// Whether the connection ends with the answer to this request.
+    pub(super) fn is_last_request(&self) -> bool {
+        let (thread, life) = (&self.thread, &self.life);
+        let most = thread.settings.requests_per_connection;
+        thread.draining.get()
+            || (most > 0 && life.requests >= most)
+            || thread.clock.now() - life.began >= thread.timeouts.age
     }
 
     /// Steps 1 to 3: reads until the head is whole, and finds its version.

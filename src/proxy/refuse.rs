@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{self, Manner, Refusal};
+use crate::proxy::grpc;
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
@@ -27,7 +28,7 @@ impl<S: Downstream> Connection<S> {
     ) -> After {
         tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
         // What follows a request that was not understood, or whose body was not read, cannot be understood.
-        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.thread.draining.get());
+        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.is_last_request());
         if version.is_none()
             && let Some(request) = whole
         {
@@ -39,7 +40,11 @@ impl<S: Downstream> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        self.io.answer(&error::answer(refusal, version), manner, &mut b.response);
+        let answer = match request.and_then(|r| r.grpc) {
+            Some(_) => grpc::answer(refusal, version),
+            None => error::answer(refusal, version),
+        };
+        self.io.answer(&answer, manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);
         let io = &mut self.io;
         let send = async {

@@ -21,7 +21,7 @@ use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::h2::{Running, head};
-use crate::proxy::handler::Connection;
+use crate::proxy::handler::{Connection, Life};
 use crate::proxy::headers::Added;
 use crate::proxy::route::Client;
 use crate::proxy::thread::Thread;
@@ -89,7 +89,8 @@ pub(super) async fn serve(
         accept,
     };
     drop(head);
-    let mut connection = Connection { thread, io, alarm, client };
+    let life = Life::new(&thread);
+    let mut connection = Connection { thread, io, alarm, client, life };
     // A request that is taken back already costs nobody anything.
     let is_wanted = poll_fn(|cx| {
         let is_wanted = connection.io.poll_reset(cx).is_pending();
@@ -160,7 +161,7 @@ impl Downstream for Stream {
         let bodiless = manner.head_only || self.is_head || answer.body.is_empty();
         match head::answer(answer) {
             Ok(response) => self.send_head(response, bodiless),
-            Err(_) => self.abort(),
+            Err(_) => self.abort(None),
         }
         if !bodiless {
             out.extend_from_slice(answer.body.as_bytes());
@@ -175,11 +176,12 @@ impl Downstream for Stream {
         reset.map(|_| self.reset = true)
     }
 
-    fn abort(&mut self) {
+    fn abort(&mut self, code: Option<Reason>) {
         self.ended = true;
+        let code = code.unwrap_or(Reason::INTERNAL_ERROR);
         match &mut self.send {
-            Some(send) => send.send_reset(Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Some(send) => send.send_reset(code),
+            None => self.respond.send_reset(code),
         }
     }
 }

@@ -4,6 +4,8 @@ mod answers;
 mod bodies;
 mod drains;
 mod faults;
+mod grpc;
+mod h2c;
 mod http2;
 mod payloads;
 mod rig;

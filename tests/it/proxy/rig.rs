@@ -67,11 +67,20 @@ impl Rig {
 
     /// Replaces the ready workers, and waits until that is in force.
     pub(crate) async fn set_workers(&self, workers: &[Address]) -> Vec<Arc<Upstream>> {
+        self.set_workers_speaking(Protocol::Http1, workers).await
+    }
+
+    /// Likewise, for workers that speak `protocol`.
+    pub(crate) async fn set_workers_speaking(
+        &self,
+        protocol: Protocol,
+        workers: &[Address],
+    ) -> Vec<Arc<Upstream>> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let upstream = |(id, address): (usize, &Address)| {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
             let worker = WorkerId(id as u32);
-            Arc::new(Upstream::new(serial, worker, address.clone(), Protocol::Http1, THREADS))
+            Arc::new(Upstream::new(serial, worker, address.clone(), protocol, THREADS))
         };
         let ready: Vec<_> = workers.iter().enumerate().map(upstream).collect();
         let before = self.live.load().generation;
