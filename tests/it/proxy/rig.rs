@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
-use switchman::config::Protocol;
+use switchman::config::{Delivery, Protocol};
 use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
 use switchman::proxy::{self, ProxyHandle, Settings};
@@ -31,6 +31,8 @@ pub(crate) struct Rig {
     pub(crate) address: SocketAddr,
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
+    /// How requests are delivered, from the next [`Rig::set_workers`] on.
+    pub(crate) delivery: Arc<Delivery>,
     registry: Registry,
     _rules: watch::Sender<Arc<Published>>,
 }
@@ -59,7 +61,8 @@ impl Rig {
         let address = listeners.addresses()[0];
         let proxy = proxy::start(listeners, &live, &settings).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
-        let rig = Self { proxy, address, live, counters, registry, _rules: rules };
+        let delivery = Arc::default();
+        let rig = Self { proxy, address, live, counters, delivery, registry, _rules: rules };
         rig.set_workers(workers).await;
         rig
     }
@@ -72,7 +75,11 @@ impl Rig {
             let worker = WorkerId(id as u32);
             Arc::new(Upstream::new(serial, worker, address.clone(), Protocol::Http1, THREADS))
         };
-        let ready: Vec<_> = workers.iter().enumerate().map(upstream).collect();
+        self.set_upstreams(workers.iter().enumerate().map(upstream).collect()).await
+    }
+
+    /// Likewise, with workers that were made elsewhere.
+    pub(crate) async fn set_upstreams(&self, ready: Vec<Arc<Upstream>>) -> Vec<Arc<Upstream>> {
         let before = self.live.load().generation;
         self.registry.update(|services| {
             let id = VersionId::from(VERSION);
@@ -86,7 +93,7 @@ impl Rig {
                 reason: None,
                 workers: Vec::new(),
                 ready: ready.clone(),
-                delivery: Arc::default(),
+                delivery: self.delivery.clone(),
                 counters: self.counters.clone(),
             };
             let service: &mut registry::Service = services.entry(ServiceName::from("app")).or_default();
