@@ -1,6 +1,7 @@
 //! The data plane on real sockets: registry and rules are made by hand, workers are tasks.
 
 mod answers;
+mod balance;
 mod bodies;
 mod drains;
 mod faults;
@@ -8,8 +9,11 @@ mod forwarded;
 mod grpc;
 mod h2c;
 mod http2;
+mod limits;
 mod payloads;
 mod proxy_protocol;
+mod queue;
+mod retry;
 mod rig;
 pub(crate) mod tls;
 mod upgrades;
