@@ -67,6 +67,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
         &[
             "proxy::thread",       // the coarse clock of a data-plane thread
             "proxy::listener",     // pause after accept has failed (no file descriptors)
+            "proxy::upstream",     // a unix socket with a full queue tells nobody when it has room
             "rules::source::etcd", // back-off between connections
             "rules::source::file", // quiet time after an edit
             "deploy::watcher",     // settle, and the rescan that heals a missed event

@@ -60,10 +60,8 @@ struct Running {
     resets: Cell<u32>,
 }
 
-/// What a connection sees next.
-enum Next {
-    /// A request.
-    Stream(Request<RecvStream>, SendResponse<Bytes>),
+/// What a connection sees where it sees no request.
+enum Pause {
     /// Draining has begun.
     Drain,
     /// Time has passed.
@@ -93,7 +91,7 @@ pub(crate) async fn serve<S>(
     alarm.arm(thread.timeouts.idle);
     loop {
         match next(&mut connection, &thread, &alarm, closing).await {
-            Next::Stream(request, respond) => {
+            Ok((request, respond)) => {
                 if !resets.allows(running.resets.take(), thread.clock.now()) {
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     continue;
@@ -106,17 +104,18 @@ pub(crate) async fn serve<S>(
                 tokio::task::spawn_local(serving);
                 continue;
             }
-            Next::End => return,
-            Next::Drain => {}
-            Next::Tick => {
+            Err(Pause::End) => return,
+            Err(Pause::Drain) => {}
+            Err(Pause::Tick) => {
+                let most = if closing { ticks(CLOSING) } else { thread.timeouts.idle };
                 let is_flushing = connection.has_streams() && wrote.take();
-                match rest(&running, thread.clock.now(), thread.timeouts.idle, is_flushing) {
-                    Some(ticks) if !closing => {
+                match rest(&running, thread.clock.now(), most, is_flushing) {
+                    Some(ticks) => {
                         alarm.arm(ticks);
                         continue;
                     }
                     None if closing => return,
-                    _ => {}
+                    None => {}
                 }
             }
         }
@@ -127,33 +126,34 @@ pub(crate) async fn serve<S>(
     }
 }
 
-/// For how many ticks a connection may go on before it is looked at again; none: it is idle for too long.
-fn rest(running: &Running, now: u64, idle: u64, is_flushing: bool) -> Option<u64> {
+/// For how many ticks a connection may go on before it is looked at again; none: it was idle for `most`.
+fn rest(running: &Running, now: u64, most: u64, is_flushing: bool) -> Option<u64> {
     let quiet = now - running.since.get();
     match running.open.get() {
-        0 if quiet < idle => Some(idle - quiet),
+        0 if quiet < most => Some(most - quiet),
         // Answers are complete for us, and the client still takes them.
-        0 if is_flushing => Some(idle),
+        0 if is_flushing => Some(most),
         0 => None,
-        _ => Some(idle),
+        _ => Some(most),
     }
 }
 
+/// The next request, or why there is none.
 async fn next<S>(
     connection: &mut Connection<Prefixed<S>, Bytes>,
     thread: &Thread,
     alarm: &Alarm<Thread>,
     closing: bool,
-) -> Next
+) -> Result<(Request<RecvStream>, SendResponse<Bytes>), Pause>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     poll_fn(|cx| {
         Poll::Ready(match connection.poll_accept(cx) {
-            Poll::Ready(Some(Ok((request, respond)))) => Next::Stream(request, respond),
-            Poll::Ready(_) => Next::End,
-            Poll::Pending if thread.draining.get() && !closing => Next::Drain,
-            Poll::Pending if alarm.expired() => Next::Tick,
+            Poll::Ready(Some(Ok(accepted))) => Ok(accepted),
+            Poll::Ready(_) => Err(Pause::End),
+            Poll::Pending if thread.draining.get() && !closing => Err(Pause::Drain),
+            Poll::Pending if alarm.expired() => Err(Pause::Tick),
             Poll::Pending => return Poll::Pending,
         })
     })

@@ -15,6 +15,7 @@ use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
 use switchman::rules::publisher::Published;
 use switchman::rules::table::RuleTable;
+use switchman::rules::{Context, compile};
 use switchman::version::{ServiceName, VersionId, VersionState, WorkerId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,7 +33,7 @@ pub(crate) struct Rig {
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
     registry: Registry,
-    _rules: watch::Sender<Arc<Published>>,
+    rules: watch::Sender<Arc<Published>>,
 }
 
 pub(crate) const VERSION: &str = "4f2a91c";
@@ -59,7 +60,7 @@ impl Rig {
         let address = listeners.addresses()[0];
         let proxy = proxy::start(listeners, &live, &settings).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
-        let rig = Self { proxy, address, live, counters, registry, _rules: rules };
+        let rig = Self { proxy, address, live, counters, registry, rules };
         rig.set_workers(workers).await;
         rig
     }
@@ -106,6 +107,19 @@ impl Rig {
         })
         .await;
         ready
+    }
+
+    /// Puts a rule document in force, without any alias.
+    pub(crate) async fn set_rules(&self, text: &str) {
+        let context = Context { file: "rules.yaml", service: "app", extra_routes: &[] };
+        let table = Arc::new(compile(text, &context).unwrap().table);
+        let before = self.live.load().generation;
+        let aliases = Arc::default();
+        self.rules.send_replace(Arc::new(Published { generation: 2, table, aliases, ..published() }));
+        eventually("the new rules are in force", || async {
+            (self.live.load().generation > before).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn connect(&self) -> Client {
