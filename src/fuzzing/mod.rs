@@ -131,7 +131,7 @@ impl Default for Read {
 impl Read {
     fn feed(&mut self, bytes: &[u8]) -> Result<(), BadChunk> {
         self.pending.extend_from_slice(bytes);
-        let used = self.chunked.advance(&self.pending, |data| self.data.extend_from_slice(data))?;
+        let used = self.chunked.advance(&self.pending, |data| self.data.extend_from_slice(data), |_| {})?;
         self.pending.drain(..used);
         Ok(())
     }
@@ -194,7 +194,7 @@ pub fn answer(bytes: &[u8]) {
     let cause = Cause::ALL[usize::from(*cause) % Cause::ALL.len()];
     let manner = Manner { head_only: manner & 1 > 0, close: manner & 2 > 0, http11: manner & 4 > 0 };
     let mut out = Vec::new();
-    error::write(&Refusal::new(cause, detail.clone()), Some("4f2a91c"), manner, &mut out);
+    error::answer(&Refusal::new(cause, detail.clone()), Some("4f2a91c")).write(manner, &mut out);
     let head_length = out.windows(4).position(|w| w == b"\r\n\r\n").map_or(0, |at| at + 4);
     let (head, body) = out.split_at(head_length);
     let head = Head::read(head);

@@ -6,6 +6,7 @@ mod drains;
 mod faults;
 mod grpc;
 mod h2c;
+mod h2c_programs;
 mod http2;
 mod payloads;
 mod rig;
