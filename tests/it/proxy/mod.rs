@@ -8,6 +8,7 @@ mod faults;
 mod forwarded;
 mod grpc;
 mod h2c;
+mod h2c_programs;
 mod http2;
 mod limits;
 mod payloads;
