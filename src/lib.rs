@@ -33,6 +33,8 @@ pub mod telemetry;
 pub mod metrics;
 
 // State and pure parts.
+// The certificates of the public side.
+pub mod certificates;
 // The configuration.
 pub mod config;
 // What exists now.
@@ -61,3 +63,7 @@ pub mod admin;
 pub mod app;
 // The command line.
 pub mod cli;
+// What fuzzing calls.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -14,13 +14,24 @@ use regex::Regex;
 /// The layers, from the top (docs/architecture.md draws them). A module is in the row of its longest prefix
 /// here, and uses its own row and those below.
 const ROWS: [&[&str]; 6] = [
-    &["main", "cli", "app"],
+    &["main", "cli", "app", "fuzzing"],
     &["proxy", "admin"],
     // `routing` joins what the registry and `rules::publisher` publish.
     &["deploy::watcher", "supervisor", "promoter", "routing"],
     &["rules::source", "rules::publisher", "rules::offer", "rules::last_good"],
     &["config", "registry", "deploy", "rules"],
-    &["version", "metrics", "drain", "backoff", "hint", "fs_watch", "yaml", "telemetry", "state_lock"],
+    &[
+        "certificates",
+        "version",
+        "metrics",
+        "drain",
+        "backoff",
+        "hint",
+        "fs_watch",
+        "yaml",
+        "telemetry",
+        "state_lock",
+    ],
 ];
 
 /// What the rows do not say: the first never uses the others.

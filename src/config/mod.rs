@@ -11,19 +11,26 @@
 mod clash;
 mod delivery;
 mod flags;
+mod front;
 pub mod folder;
+mod http2;
 mod keys;
+mod limits;
 mod load;
 mod read;
 mod reference;
 mod run;
 mod service;
+mod size;
 #[cfg(test)]
 mod tests;
 mod text;
 mod value;
 
 pub use delivery::{Coding, Compress, Delivery, Queue};
+pub use front::{Front, Tls};
+pub use http2::Http2;
+pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
 
@@ -44,6 +51,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The public addresses.
     pub listen: Vec<SocketAddr>,
+    /// TLS, and who may say who a client is.
+    pub front: Front,
     /// The admin listener and socket.
     pub admin: Admin,
     /// This machine's name in the fleet.
@@ -56,6 +65,8 @@ pub struct Config {
     pub threads: usize,
     /// How long running requests may take to end at shutdown.
     pub drain: Duration,
+    /// What bounds connections and requests.
+    pub limits: Limits,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Service>,
 }

@@ -4,6 +4,12 @@
 //! Nothing can drift: a key that is read but not listed here is refused as unknown, and tests load every
 //! example (it must change the configuration) and every default (it must not).
 
+pub(super) mod front;
+pub(super) mod limits;
+
+use front::{CERTIFICATE, FRONT, TLS};
+use limits::{BALANCE, LIMITS, QUEUE};
+
 /// One key.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -49,7 +55,22 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 8] = [&FILE, &ADMIN, &ETCD, &SERVICE, &RULES, &RUN, &READY, &STOP];
+pub(super) const ALL: [&Section; 14] = [
+    &FILE,
+    &FRONT,
+    &TLS,
+    &CERTIFICATE,
+    &ADMIN,
+    &ETCD,
+    &LIMITS,
+    &SERVICE,
+    &RULES,
+    &BALANCE,
+    &QUEUE,
+    &RUN,
+    &READY,
+    &STOP,
+];
 
 const fn key(
     name: &'static str,
@@ -108,6 +129,7 @@ pub(super) const FILE: Section = Section {
             "1m",
             "How long running requests may take to end when switchman shuts down.",
         ),
+        key("limits", "map", Words("as below"), "{body: 10MiB}", "What bounds connections and requests."),
         key(
             "services",
             "map of services",

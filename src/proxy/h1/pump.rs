@@ -11,6 +11,9 @@ use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::{self, BadChunk, Chunked};
 
+/// The body has more bytes than are allowed.
+pub(crate) const TOO_LARGE: BadChunk = BadChunk("the body is larger than allowed");
+
 /// What is left of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
@@ -33,7 +36,7 @@ impl Body {
     }
 
     /// Takes from `bytes` what belongs to the body; returns how many bytes that was.
-    fn advance(
+    pub(crate) fn advance(
         &mut self,
         bytes: &[u8],
         mut data: impl FnMut(&[u8]),
@@ -90,13 +93,29 @@ pub(crate) struct Pump {
     ended: bool,
     /// Whether bytes moved since this was last taken.
     moved: bool,
+    /// How many more bytes of the body are allowed, without its framing.
+    room: u64,
     /// The trailers, where the bytes that leave do not hold them: lines of HTTP/1.1 text.
     trailers: Vec<u8>,
 }
 
 impl Pump {
     pub(crate) fn new(body: Body, encode: Encode) -> Self {
-        Self { body, encode, sent: 0, cleared: 0, ended: false, moved: false, trailers: Vec::new() }
+        Self {
+            body,
+            encode,
+            sent: 0,
+            cleared: 0,
+            ended: false,
+            moved: false,
+            room: u64::MAX,
+            trailers: Vec::new(),
+        }
+    }
+
+    /// Allows a body of this many bytes, without its framing; more is [`TOO_LARGE`].
+    pub(crate) fn at_most(self, room: u64) -> Self {
+        Self { room, ..self }
     }
 
     /// The body was read and taken to its end (not yet all written, perhaps).
@@ -126,16 +145,18 @@ impl Pump {
         }
         let taken = match self.encode {
             Encode::AsIs => {
-                let taken = self.body.advance(buf.filled(), |_| {}, |_| {})?;
+                let taken = self.take(buf.filled(), |_| {}, |_| {})?;
                 out.extend_from_slice(&buf.filled()[..taken]);
                 taken
             }
             Encode::Plain => {
-                let trailers = &mut self.trailers;
+                let mut trailers = std::mem::take(&mut self.trailers);
                 let keep = |line: &[u8]| trailers.extend([line, b"\r\n"].into_iter().flatten());
-                self.body.advance(buf.filled(), |data| out.extend_from_slice(data), keep)?
+                let taken = self.take(buf.filled(), |data| out.extend_from_slice(data), keep)?;
+                self.trailers = trailers;
+                taken
             }
-            Encode::Chunk => self.body.advance(buf.filled(), |data| write_chunk(data, out), |_| {})?,
+            Encode::Chunk => self.take(buf.filled(), |data| write_chunk(data, out), |_| {})?,
         };
         buf.consume(taken);
         Ok(())
@@ -195,13 +216,30 @@ impl Pump {
             return Ok(false);
         }
         if self.encode == Encode::AsIs {
-            self.cleared = self.body.advance(buf.filled(), |_| {}, |_| {})?;
+            self.cleared = self.take(buf.filled(), |_| {}, |_| {})?;
             return Ok(self.cleared > 0);
         }
         self.restart(out);
         let before = buf.filled().len();
         self.preload(buf, out)?;
         Ok(buf.filled().len() < before)
+    }
+
+    /// Takes from `bytes` what belongs to the body, if that is not more than is allowed.
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+        trailer: impl FnMut(&[u8]),
+    ) -> Result<usize, BadChunk> {
+        let mut length = 0;
+        let counted = |part: &[u8]| {
+            length += part.len() as u64;
+            data(part);
+        };
+        let taken = self.body.advance(bytes, counted, trailer)?;
+        self.room = self.room.checked_sub(length).ok_or(TOO_LARGE)?;
+        Ok(taken)
     }
 
     fn restart(&mut self, out: &mut Vec<u8>) {
@@ -227,13 +265,18 @@ impl Pump {
 
 /// Writes `data` as one chunk.
 fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - data.len().leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        out.push(HEX[(data.len() >> (digit * 4)) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
+    write_size(data.len(), out);
     out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the size line of a chunk.
+pub(crate) fn write_size(size: usize, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        out.push(HEX[(size >> (digit * 4)) & 15]);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

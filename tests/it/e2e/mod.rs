@@ -2,11 +2,14 @@
 
 mod applications;
 mod bad_input;
+mod browser;
 mod demo;
 mod docs;
 mod deploy;
 mod faults;
+mod grpc;
 mod promote;
 mod rules;
+mod tls;
 mod unix;
 mod versions_json;
