@@ -18,6 +18,7 @@ mod read;
 mod reference;
 mod run;
 mod service;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod text;

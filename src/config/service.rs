@@ -9,8 +9,8 @@ use regex::Regex;
 use super::keys::{RULES, RUN, SERVICE, names};
 use super::read::{duration, path};
 use super::run::run_spec;
-use super::value;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
+use super::{streams, value};
 use crate::version::ServiceName;
 use crate::yaml::{Entry, Fields, Reader};
 
@@ -57,7 +57,9 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         .unwrap_or(Promote::Manual);
     let rules = name.as_deref().and_then(|name| rules(&fields, name, context));
     let run = run_spec(&fields, RunSpec::default());
-    let delivery = Arc::new(Delivery::default());
+    let mut delivery = Delivery::default();
+    streams::read(&fields, &mut delivery);
+    let delivery = Arc::new(delivery);
     let service =
         Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };
     Some(Draft { name: ServiceName::from(name?), service, fields })

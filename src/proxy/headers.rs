@@ -26,8 +26,13 @@ impl Forwarded {
     }
 }
 
-/// Writes the head that a worker gets.
-pub(crate) fn write_request(head: &RequestHead<'_, '_>, forwarded: &Forwarded, out: &mut Vec<u8>) {
+/// Writes the head that a worker gets. `upgrade`: the protocol that the connection may become.
+pub(crate) fn write_request(
+    head: &RequestHead<'_, '_>,
+    forwarded: &Forwarded,
+    upgrade: Option<&str>,
+    out: &mut Vec<u8>,
+) {
     let after_line = line_length(head.raw);
     if head.line_as_is {
         out.extend_from_slice(&head.raw[..after_line]);
@@ -49,8 +54,8 @@ pub(crate) fn write_request(head: &RequestHead<'_, '_>, forwarded: &Forwarded, o
     if matches!(head.body, Body::Chunked(_)) {
         extend(out, &["Transfer-Encoding: chunked\r\n"]);
     }
-    if head.upgrade {
-        extend(out, &["Connection: upgrade\r\nUpgrade: websocket\r\n"]);
+    if let Some(protocol) = upgrade {
+        extend(out, &["Connection: upgrade\r\nUpgrade: ", protocol, "\r\n"]);
     } else if head.te_trailers {
         extend(out, &["Connection: TE\r\nTE: trailers\r\n"]);
     }
@@ -66,6 +71,8 @@ pub(crate) struct Added<'a> {
     pub(crate) cookie: Option<&'a str>,
     /// How the body leaves.
     pub(crate) encode: Encode,
+    /// The protocol that the connection may become.
+    pub(crate) upgrade: Option<&'a str>,
     /// The connection to the client.
     pub(crate) connection: Connection,
 }
@@ -79,7 +86,7 @@ pub(crate) enum Connection {
     KeepAlive,
     /// It ends after this response.
     Close,
-    /// It becomes a WebSocket.
+    /// It becomes one of [`Added::upgrade`].
     Upgrade,
 }
 
@@ -97,13 +104,15 @@ pub(crate) fn write_response(head: &ResponseHead<'_, '_>, added: Added<'_>, out:
     if chunked {
         extend(out, &["transfer-encoding: chunked\r\n"]);
     }
-    let connection = match added.connection {
-        Connection::Silent => "\r\n",
-        Connection::KeepAlive => "connection: keep-alive\r\n\r\n",
-        Connection::Close => "connection: close\r\n\r\n",
-        Connection::Upgrade => "connection: upgrade\r\nupgrade: websocket\r\n\r\n",
-    };
-    extend(out, &[connection]);
+    match added.connection {
+        Connection::Silent => extend(out, &["\r\n"]),
+        Connection::KeepAlive => extend(out, &["connection: keep-alive\r\n\r\n"]),
+        Connection::Close => extend(out, &["connection: close\r\n\r\n"]),
+        Connection::Upgrade => {
+            let protocol = added.upgrade.unwrap_or_default();
+            extend(out, &["connection: upgrade\r\nupgrade: ", protocol, "\r\n\r\n"]);
+        }
+    }
 }
 
 /// Bytes of the first line with its CRLF.
@@ -139,7 +148,7 @@ mod tests {
         let forwarded = Forwarded::new("192.0.2.1".parse().unwrap());
         let mut out = Vec::new();
         request::parse(text.as_bytes(), &Settings::default(), |head| {
-            write_request(head, &forwarded, &mut out)
+            write_request(head, &forwarded, head.upgrade.map(|_| "websocket"), &mut out)
         })
         .unwrap()
         .unwrap();
@@ -192,6 +201,7 @@ mod tests {
             version: "4f2a91c",
             cookie: Some("Set-Cookie: uid=1\r\n"),
             encode: Encode::Chunk,
+            upgrade: None,
             connection: Connection::Close,
         };
         let mut out = Vec::new();
@@ -215,7 +225,7 @@ mod tests {
             let read = |bytes: &[u8], out: &mut Vec<u8>| {
                 let forwarded = Forwarded::new("192.0.2.1".parse().unwrap());
                 request::parse(bytes, &Settings::default(), |head| {
-                    write_request(head, &forwarded, out);
+                    write_request(head, &forwarded, head.upgrade, out);
                     (head.method.to_owned(), head.authority.to_owned(), head.body)
                 })
             };

@@ -11,6 +11,7 @@ use crate::metrics::ThreadSlot;
 use crate::proxy::clock::{Clock, HasClock, ticks};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::limits::Settings;
+use crate::proxy::streams::Streams;
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
@@ -88,6 +89,7 @@ pub(crate) struct Thread {
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
     pub(crate) pool: RefCell<Pool>,
+    pub(crate) streams: Streams,
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
@@ -111,6 +113,7 @@ impl Thread {
             timeouts: Timeouts::new(&settings),
             clock: Clock::new(),
             pool: RefCell::new(Pool::new(&settings)),
+            streams: Streams::default(),
             draining: Cell::new(false),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),

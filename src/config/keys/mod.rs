@@ -4,6 +4,8 @@
 //! Nothing can drift: a key that is read but not listed here is refused as unknown, and tests load every
 //! example (it must change the configuration) and every default (it must not).
 
+pub(super) mod streams;
+
 /// One key.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -49,7 +51,8 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 8] = [&FILE, &ADMIN, &ETCD, &SERVICE, &RULES, &RUN, &READY, &STOP];
+pub(super) const ALL: [&Section; 9] =
+    [&FILE, &ADMIN, &ETCD, &SERVICE, &streams::DRAIN, &RULES, &RUN, &READY, &STOP];
 
 const fn key(
     name: &'static str,
@@ -208,6 +211,8 @@ pub(super) const SERVICE: Section = Section {
             "rules/app.yaml",
             "Where the rule document is. While there is none, everything goes to `current`.",
         ),
+        streams::DRAIN_KEY,
+        streams::UPGRADE,
     ],
 };
 

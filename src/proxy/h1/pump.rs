@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::{BadChunk, Chunked};
+use crate::proxy::streams::events::Events;
 
 /// What is left of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +86,58 @@ pub(crate) struct Pump {
     ended: bool,
     /// Whether bytes moved since this was last taken.
     moved: bool,
+    /// Of server-sent events: where one ends.
+    events: Option<Events>,
+    /// The body is to end before its sender ends it, after a whole event.
+    ends_early: bool,
 }
 
 impl Pump {
     pub(crate) fn new(body: Body, encode: Encode) -> Self {
-        Self { body, encode, sent: 0, cleared: 0, ended: false, moved: false }
+        let (sent, cleared, ended, moved) = (0, 0, false, false);
+        Self { body, encode, sent, cleared, ended, moved, events: None, ends_early: false }
+    }
+
+    /// The body consists of server-sent events, and can be ended after each of them.
+    pub(crate) fn follow_events(&mut self) {
+        self.events = Some(Events::new());
+    }
+
+    /// Ends the body as soon as that can be: after a whole event.
+    pub(crate) fn end_early(&mut self) {
+        self.ends_early = true;
+    }
+
+    /// Whether [`Pump::end_early`] was called: the sender does not know, and goes on.
+    pub(crate) fn ends_early(&self) -> bool {
+        self.ends_early
+    }
+
+    /// Whether the body can be ended here so that the receiver takes it for whole.
+    fn can_end(&self) -> bool {
+        let between_chunks = match &self.body {
+            Body::Chunked(chunked) => chunked.between(),
+            Body::UntilClose => true,
+            Body::Length(_) => false,
+        };
+        between_chunks && self.events.is_some_and(|events| events.between())
+    }
+
+    /// Takes from `buf` what belongs to the body: all that is there or, to end early, one line of it.
+    fn advance(&mut self, buf: &Buf, mut data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
+        let mut bytes = buf.filled();
+        if self.ends_early
+            && let Some(at) = bytes.iter().position(|b| *b == b'\n')
+        {
+            bytes = &bytes[..=at];
+        }
+        match &mut self.events {
+            None => self.body.advance(bytes, data),
+            Some(events) => self.body.advance(bytes, |part| {
+                events.pass(part);
+                data(part);
+            }),
+        }
     }
 
     /// The body was read and taken to its end (not yet all written, perhaps).
@@ -119,12 +167,12 @@ impl Pump {
         }
         let taken = match self.encode {
             Encode::AsIs => {
-                let taken = self.body.advance(buf.filled(), |_| {})?;
+                let taken = self.advance(buf, |_| {})?;
                 out.extend_from_slice(&buf.filled()[..taken]);
                 taken
             }
-            Encode::Plain => self.body.advance(buf.filled(), |data| out.extend_from_slice(data))?,
-            Encode::Chunk => self.body.advance(buf.filled(), |data| write_chunk(data, out))?,
+            Encode::Plain => self.advance(buf, |data| out.extend_from_slice(data))?,
+            Encode::Chunk => self.advance(buf, |data| write_chunk(data, out))?,
         };
         buf.consume(taken);
         Ok(())
@@ -156,17 +204,15 @@ impl Pump {
             if self.is_read() {
                 return Poll::Ready(Ok(()));
             }
+            if self.ends_early && self.can_end() {
+                self.end(out);
+                continue;
+            }
             if self.take_buffered(buf, out).map_err(Stopped::Framing)? {
                 continue;
             }
             match ready!(buf.poll_fill(cx, from)) {
-                Ok(0) if self.body == Body::UntilClose => {
-                    self.ended = true;
-                    if self.encode == Encode::Chunk {
-                        self.restart(out);
-                        out.extend_from_slice(b"0\r\n\r\n");
-                    }
-                }
+                Ok(0) if self.body == Body::UntilClose => self.end(out),
                 Ok(0) => return Poll::Ready(Err(Stopped::Read(None))),
                 Ok(_) => self.moved = true,
                 Err(error) => return Poll::Ready(Err(Stopped::Read(Some(error)))),
@@ -180,13 +226,23 @@ impl Pump {
             return Ok(false);
         }
         if self.encode == Encode::AsIs {
-            self.cleared = self.body.advance(buf.filled(), |_| {})?;
+            self.cleared = self.advance(buf, |_| {})?;
             return Ok(self.cleared > 0);
         }
         self.restart(out);
         let before = buf.filled().len();
         self.preload(buf, out)?;
         Ok(buf.filled().len() < before)
+    }
+
+    /// Nothing more is read: what is left is the last chunk, where the receiver needs one.
+    fn end(&mut self, out: &mut Vec<u8>) {
+        self.ended = true;
+        let chunked = matches!(self.body, Body::Chunked(_)) && self.encode == Encode::AsIs;
+        if chunked || self.encode == Encode::Chunk {
+            self.restart(out);
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
     }
 
     fn restart(&mut self, out: &mut Vec<u8>) {
