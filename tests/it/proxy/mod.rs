@@ -6,6 +6,7 @@ mod drains;
 mod faults;
 mod payloads;
 mod rig;
+mod streams;
 mod upgrades;
 
 pub(crate) use rig::{GET, Rig, VERSION};
