@@ -5,10 +5,12 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
 use crate::proxy::clock::ticks;
+use crate::proxy::downstream::Downstream;
+use crate::proxy::ends::Framing;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::h1::chunked::BadChunk;
 use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped};
@@ -42,13 +44,11 @@ struct Answer {
     encode: Encode,
     keep_upstream: bool,
     connection: headers::Connection,
-    /// It switches to the protocol that it was asked for.
-    upgrades: bool,
     event_stream: bool,
     grpc: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Downstream> Connection<S> {
     /// Sends the request in `b.request` to a worker and its answer to the client. Returns the answer's status.
     pub(crate) async fn exchange(
         &mut self,
@@ -114,7 +114,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let parsed = response::parse(b.up.filled(), limits, request.is_head, |head| {
                 let protocol = request.upgrade.and_then(|at| planned.version.delivery.upgrade.get(at));
                 let protocol = protocol.map(String::as_str);
-                let answer = answer(request, head, protocol, ends);
+                if head.status == 101 && !switches_to(head, protocol) {
+                    return Err(bad_response("the worker switched to a protocol nobody asked for"));
+                }
+                let answer = answer(request, head, ends, S::FRAMES);
                 let added = Added {
                     version: planned.version.id.as_str(),
                     cookie: planned.cookie.as_deref().filter(|_| head.status >= 200),
@@ -122,15 +125,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     upgrade: protocol,
                     connection: answer.connection,
                 };
-                headers::write_response(head, added, &mut b.response);
-                answer
+                self.io.respond(head, added, &mut b.response)?;
+                Ok(answer)
+            });
+            let parsed = parsed.and_then(|parsed| match parsed {
+                Some((length, answer)) => Ok(Some((length, answer?))),
+                None => Ok(None),
             });
             match parsed.map_err(Failure::Refused)? {
-                Some((_, Answer { status: 101, upgrades: false, .. })) => {
-                    return Err(Failure::Refused(bad_response(
-                        "the worker switched to a protocol nobody asked for",
-                    )));
-                }
                 Some((length, answer)) if answer.status >= 200 || answer.status == 101 => {
                     b.up.consume(length);
                     return Ok(answer);
@@ -207,8 +209,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             match self.alarm.expired() {
                 false => Poll::Pending,
-                // Cut in the middle of what it was sent, it will come again as after a whole event.
-                true if upload.half_closed || download.ends_early() => Poll::Ready(Err(Failure::Gone)),
+                true if upload.half_closed => Poll::Ready(Err(Failure::Gone)),
+                // Nobody's fault: the client comes again, as it does after a whole event.
+                true if download.ends_early() => {
+                    self.io.abort();
+                    Poll::Ready(Err(Failure::Gone))
+                }
                 true => Poll::Ready(Err(cut("nothing moved for too long"))),
             }
         })
@@ -216,13 +222,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// How a worker's answer reaches the client. `upgrade`: the protocol that it may switch to. `ends`: the connection cannot carry another request.
-fn answer(request: &Request, head: &ResponseHead<'_, '_>, upgrade: Option<&str>, ends: bool) -> Answer {
-    let encode = match head.body {
-        Body::Chunked(_) if !request.http11 => Encode::Plain,
-        Body::UntilClose if request.http11 => Encode::Chunk,
-        _ => Encode::AsIs,
+/// Whether the worker switches to the protocol that it was asked for.
+fn switches_to(head: &ResponseHead<'_, '_>, protocol: Option<&str>) -> bool {
+    head.upgrade.zip(protocol).is_some_and(|(said, asked)| said.eq_ignore_ascii_case(asked.as_bytes()))
+}
+
+/// How a worker's answer reaches the client. `ends`: the connection cannot carry another request. `frames`: the
+/// client speaks HTTP/2.
+fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bool) -> Answer {
+    let framing = match (frames, request.http11) {
+        (true, _) => Framing::Frames,
+        (false, true) => Framing::Chunks,
+        (false, false) => Framing::Close,
     };
+    let encode = framing.encode(&head.body);
     // An HTTP/1.0 client knows the end of a body without length only by the connection's.
     let needs_close = !request.http11 && !matches!(head.body, Body::Length(_));
     let connection = match head.status {
@@ -238,9 +251,6 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, upgrade: Option<&str>,
         encode,
         keep_upstream: head.keep_alive,
         connection,
-        upgrades: upgrade
-            .zip(head.upgrade)
-            .is_some_and(|(asked, said)| said.eq_ignore_ascii_case(asked.as_bytes())),
         event_stream: head.event_stream,
         grpc: head.grpc,
     }

@@ -51,7 +51,7 @@ pub(crate) fn write_request(
     if !head.authority.is_empty() {
         extend(out, &["X-Forwarded-Host: ", head.authority, "\r\n"]);
     }
-    if matches!(head.body, Body::Chunked(_)) {
+    if !matches!(head.body, Body::Length(_)) {
         extend(out, &["Transfer-Encoding: chunked\r\n"]);
     }
     if let Some(protocol) = upgrade {
@@ -67,7 +67,7 @@ pub(crate) fn write_request(
 pub(crate) struct Added<'a> {
     /// The version that answered.
     pub(crate) version: &'a str,
-    /// A whole `Set-Cookie` line, where an id was assigned.
+    /// The value of a `Set-Cookie`, where an id was assigned.
     pub(crate) cookie: Option<&'a str>,
     /// How the body leaves.
     pub(crate) encode: Encode,
@@ -96,7 +96,10 @@ pub(crate) fn write_response(head: &ResponseHead<'_, '_>, added: Added<'_>, out:
     extend(out, &["HTTP/1.1"]);
     out.extend_from_slice(&head.raw["HTTP/1.1".len()..after_line]);
     copy_kept(head.raw, after_line, head.headers, head.removed, out);
-    extend(out, &["x-switchman-version: ", added.version, "\r\n", added.cookie.unwrap_or_default()]);
+    extend(out, &["x-switchman-version: ", added.version, "\r\n"]);
+    if let Some(cookie) = added.cookie {
+        extend(out, &["Set-Cookie: ", cookie, "\r\n"]);
+    }
     let chunked = match head.body {
         Body::Chunked(_) => added.encode == Encode::AsIs,
         _ => added.encode == Encode::Chunk,
@@ -199,7 +202,7 @@ mod tests {
             "HTTP/1.0 200 Fine\r\nX-Switchman-Version: fake\r\nA: 1\r\nConnection: close\r\nB: 2\r\n\r\n";
         let added = Added {
             version: "4f2a91c",
-            cookie: Some("Set-Cookie: uid=1\r\n"),
+            cookie: Some("uid=1"),
             encode: Encode::Chunk,
             upgrade: None,
             connection: Connection::Close,

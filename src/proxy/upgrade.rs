@@ -8,9 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::proxy::clock::{Alarm, ticks};
+use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::streams::Stream;
 use crate::proxy::streams::frames::{self, Frames};
@@ -75,8 +74,8 @@ impl Direction {
         close: Option<&[u8]>,
     ) -> Poll<bool>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: BodySender,
+        W: BodyReceiver,
     {
         loop {
             self.state = match self.state {
@@ -152,7 +151,7 @@ impl Direction {
 }
 
 /// How many bytes were written; none if the receiver failed.
-fn write<W: AsyncWrite + Unpin>(cx: &mut Context<'_>, to: &mut W, bytes: &[u8]) -> Poll<Option<usize>> {
+fn write<W: BodyReceiver>(cx: &mut Context<'_>, to: &mut W, bytes: &[u8]) -> Poll<Option<usize>> {
     Pin::new(to).poll_write(cx, bytes).map(|written| written.ok().filter(|n| *n > 0))
 }
 
@@ -166,8 +165,8 @@ pub(crate) async fn tunnel<C, W>(
     buffers: &mut Buffers,
     (stream, content): (&Stream, Content),
 ) where
-    C: AsyncRead + AsyncWrite + Unpin,
-    W: AsyncRead + AsyncWrite + Unpin,
+    C: BodySender + BodyReceiver,
+    W: BodySender + BodyReceiver,
 {
     let Buffers { down, up, request, response } = buffers;
     request.clear();

@@ -5,10 +5,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 
+use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::buf::Buf;
-use crate::proxy::h1::chunked::{BadChunk, Chunked};
+use crate::proxy::h1::chunked::{self, BadChunk, Chunked};
 use crate::proxy::streams::events::Events;
 
 /// What is left of a body.
@@ -33,10 +34,14 @@ impl Body {
     }
 
     /// Takes from `bytes` what belongs to the body; returns how many bytes that was.
-    fn advance(&mut self, bytes: &[u8], data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
-        let mut data = data;
+    fn advance(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+        trailer: impl FnMut(&[u8]),
+    ) -> Result<usize, BadChunk> {
         match self {
-            Self::Chunked(chunked) => chunked.advance(bytes, data),
+            Self::Chunked(chunked) => chunked.advance(bytes, data, trailer),
             Self::Length(left) => {
                 let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= n as u64;
@@ -58,7 +63,7 @@ pub(crate) enum Encode {
     AsIs,
     /// As chunks: it came without a length.
     Chunk,
-    /// Without its chunks: the receiver speaks HTTP/1.0.
+    /// Without its chunks: the receiver knows the end otherwise.
     Plain,
 }
 
@@ -86,6 +91,8 @@ pub(crate) struct Pump {
     ended: bool,
     /// Whether bytes moved since this was last taken.
     moved: bool,
+    /// The trailers, where the bytes that leave do not hold them: lines of HTTP/1.1 text.
+    trailers: Vec<u8>,
     /// Of server-sent events: where one ends.
     events: Option<Events>,
     /// The body is to end before its sender ends it, after a whole event.
@@ -94,8 +101,17 @@ pub(crate) struct Pump {
 
 impl Pump {
     pub(crate) fn new(body: Body, encode: Encode) -> Self {
-        let (sent, cleared, ended, moved) = (0, 0, false, false);
-        Self { body, encode, sent, cleared, ended, moved, events: None, ends_early: false }
+        Self {
+            body,
+            encode,
+            sent: 0,
+            cleared: 0,
+            ended: false,
+            moved: false,
+            trailers: Vec::new(),
+            events: None,
+            ends_early: false,
+        }
     }
 
     /// The body consists of server-sent events, and can be ended after each of them.
@@ -131,13 +147,20 @@ impl Pump {
         {
             bytes = &bytes[..=at];
         }
-        match &mut self.events {
-            None => self.body.advance(bytes, data),
-            Some(events) => self.body.advance(bytes, |part| {
+        let (events, trailers) = (&mut self.events, &mut self.trailers);
+        let plain = self.encode == Encode::Plain;
+        let data = |part: &[u8]| {
+            if let Some(events) = events {
                 events.pass(part);
-                data(part);
-            }),
-        }
+            }
+            data(part);
+        };
+        let keep = |line: &[u8]| {
+            if plain {
+                trailers.extend([line, b"\r\n"].into_iter().flatten());
+            }
+        };
+        self.body.advance(bytes, data, keep)
     }
 
     /// The body was read and taken to its end (not yet all written, perhaps).
@@ -179,7 +202,7 @@ impl Pump {
     }
 
     /// Moves what can be moved: first `out`, then the body from `from` through `buf`. Ready when all of it is
-    /// written.
+    /// written and the receiver knows that.
     pub(crate) fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -189,8 +212,8 @@ impl Pump {
         out: &mut Vec<u8>,
     ) -> Poll<Result<(), Stopped>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: BodySender,
+        W: BodyReceiver,
     {
         loop {
             while self.sent < out.len() {
@@ -202,7 +225,7 @@ impl Pump {
                 buf.consume(n);
             }
             if self.is_read() {
-                return Poll::Ready(Ok(()));
+                return to.poll_finish(cx, &self.trailers).map_err(|_| Stopped::Write);
             }
             if self.ends_early && self.can_end() {
                 self.end(out);
@@ -212,7 +235,11 @@ impl Pump {
                 continue;
             }
             match ready!(buf.poll_fill(cx, from)) {
-                Ok(0) if self.body == Body::UntilClose => self.end(out),
+                Ok(0) if self.body == Body::UntilClose => {
+                    from.take_trailers(&mut self.trailers);
+                    chunked::check_trailers(&self.trailers).map_err(Stopped::Framing)?;
+                    self.end(out);
+                }
                 Ok(0) => return Poll::Ready(Err(Stopped::Read(None))),
                 Ok(_) => self.moved = true,
                 Err(error) => return Poll::Ready(Err(Stopped::Read(Some(error)))),
@@ -241,7 +268,9 @@ impl Pump {
         let chunked = matches!(self.body, Body::Chunked(_)) && self.encode == Encode::AsIs;
         if chunked || self.encode == Encode::Chunk {
             self.restart(out);
-            out.extend_from_slice(b"0\r\n\r\n");
+            out.extend_from_slice(b"0\r\n");
+            out.append(&mut self.trailers);
+            out.extend_from_slice(b"\r\n");
         }
     }
 
