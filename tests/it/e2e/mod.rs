@@ -8,4 +8,5 @@ mod deploy;
 mod faults;
 mod promote;
 mod rules;
+mod streams;
 mod versions_json;

@@ -1,11 +1,9 @@
 //! Draining: nothing that could end is cut, everything that is idle ends at once.
 
-use std::time::{Duration, Instant};
-
 use switchman::proxy::{Drained, Settings};
 
 use super::rig::{Client, find, hello, worker};
-use super::{GET, Rig, upgrades};
+use super::{GET, Rig};
 use crate::support::patience;
 
 #[tokio::test]

@@ -8,5 +8,6 @@ mod payloads;
 mod rig;
 mod streams;
 mod upgrades;
+mod websocket;
 
 pub(crate) use rig::{GET, Rig, VERSION};
