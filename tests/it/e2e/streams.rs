@@ -185,3 +185,62 @@ async fn a_rolling_restart_and_shutdown_end_streams_one_after_the_other() {
     spread(&ends, Duration::from_secs(3));
     assert!(!switchman.log().contains("cut at the deadline"), "{}", switchman.log());
 }
+
+/// An application whose connections become `my-protocol`: it sends back what it gets, and `bye` at the end.
+const MY_PROTOCOL: &str = r#"
+import asyncio, os
+async def serve(reader, writer):
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    if "upgrade: my-protocol" in head and "connection: upgrade" in head:
+        writer.write(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: My-Protocol\r\n\r\n")
+        while data := await reader.read(4096):
+            writer.write(data)
+        writer.write(b"bye")
+    else:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nplain")
+    writer.close()
+async def main():
+    server = await asyncio.start_server(serve, os.environ["HOST"], int(os.environ["PORT"]))
+    await server.serve_forever()
+asyncio.run(main())
+"#;
+
+async fn upgrade(switchman: &Switchman, protocol: &str) -> (String, Events) {
+    let mut stream = TcpStream::connect(switchman.address).await.unwrap();
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).await.unwrap() > 0 {}
+    (head, stream)
+}
+
+#[tokio::test]
+async fn another_protocol_is_passed_on_where_the_service_allows_it() {
+    let service =
+        "    run: [python3, app.py]\n    upgrade: [websocket, my-protocol]\n    drain: {streams: 1s}\n";
+    let switchman = Switchman::start(Setup { service, ..Setup::default() }).await;
+    let build = switchman.build("4f2a91c");
+    std::fs::write(build.join("app.py"), MY_PROTOCOL).unwrap();
+    switchman.rsync(&build, "4f2a91c").await;
+    switchman.wait_state("4f2a91c", "ready").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+
+    let (head, _) = upgrade(&switchman, "other-protocol").await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("upgrade"), "{head}");
+    let (head, mut stream) = upgrade(&switchman, "MY-protocol").await;
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: my-protocol\r\n"), "{head}");
+    stream.get_mut().write_all(b"hello\n").await.unwrap();
+    assert!(until_line(&mut stream, "hello").await);
+    assert_eq!(in_flight(&switchman, "4f2a91c").await, 1);
+
+    let (_, rest) = tokio::join!(switchman.done(&["stop", "--force", "4f2a91c"]), async {
+        let mut rest = String::new();
+        stream.read_line(&mut rest).await.map(|_| rest)
+    });
+    // Nothing is known of it, so each side is told the end, and what is written then still passes or does not.
+    assert!(["", "bye"].contains(&rest.unwrap().as_str()));
+    let version = switchman.version("4f2a91c").await.unwrap();
+    assert_eq!((&version["state"], &version["traffic"]["in_flight"]), (&"stopped".into(), &0.into()));
+}
