@@ -129,7 +129,7 @@ impl<S: Downstream> Connection<S> {
             let unprocessed =
                 is_whole && matches!(&lost, Lost::Died(Some(error)) if h2c::failure::is_unprocessed(error));
             let idle_died =
-                link.reused && matches!(lost, Lost::Died(_)) || unprocessed && asking.tried.stale.is_none();
+                link.reused && matches!(lost, Lost::Died(_)) || unprocessed && !asking.met_stale();
             failure = match lost {
                 Lost::Died(how) => Refusal::new(
                     Cause::UpstreamClosed,
