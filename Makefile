@@ -28,7 +28,7 @@ check: ## What a change must pass before the tests: formatting, lints, documenta
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
-bench: ## Measure: the rule table, then side by side with nginx and HAProxy (BENCH_SECONDS, BENCH_ROUNDS, BENCH_THREADS)
+bench: ## Measure: the rule table, then side by side with nginx and HAProxy (BENCH_SECONDS, _ROUNDS, _THREADS, _ONLY)
 	@scripts/install-deps bench
 	$(CARGO) bench --locked --bench rule_table
 	$(CARGO) build --release --locked --example worker
