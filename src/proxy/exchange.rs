@@ -21,6 +21,9 @@ use crate::proxy::thread::Buffers;
 use crate::proxy::upgrade;
 use crate::proxy::upstream::Link;
 
+/// Interim responses (1xx) of one answer; a worker that sends more has lost its way, and would never end.
+const INTERIM_MAX: u32 = 100;
+
 /// Why an exchange did not end well.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -65,7 +68,9 @@ impl<S: Downstream> Connection<S> {
         }
         // 9: the body.
         let mut download = Pump::new(answer.body, answer.encode);
-        download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
+        // Nothing was sent yet: a body that is wrong from its first bytes gets an answer of ours.
+        let preloaded = download.preload(&mut b.up, &mut b.response);
+        preloaded.map_err(|bad| Failure::Refused(bad_response(bad.0)))?;
         let timeouts = &self.thread.timeouts;
         let silence_max = if answer.event_stream { timeouts.tunnel } else { timeouts.body };
         self.relay(&mut link, &mut download, &mut upload, silence_max, b).await?;
@@ -90,6 +95,7 @@ impl<S: Downstream> Connection<S> {
         b: &mut Buffers,
     ) -> Result<Answer, Failure> {
         let request = &planned.request;
+        let mut interim_left = INTERIM_MAX;
         loop {
             b.response.clear();
             let left = upload.half_closed && b.down.is_empty();
@@ -118,7 +124,11 @@ impl<S: Downstream> Connection<S> {
                     b.up.consume(length);
                     return Ok(answer);
                 }
+                Some(_) if interim_left == 0 => {
+                    return Err(Failure::Refused(bad_response("the worker sent too many interim responses")));
+                }
                 Some((length, _)) => {
+                    interim_left -= 1;
                     b.up.consume(length);
                     if request.http11 {
                         self.write_response(b).await?;

@@ -41,9 +41,8 @@ impl Kind {
     }
 }
 
-/// How often an idempotent request may be begun: at first on a kept connection, which may have died unnoticed; then
-/// on a new one; then, once, by another worker.
-const ASKED_MAX: usize = 3;
+/// How often an idempotent request may be begun: by one worker and, once, by another.
+const ASKED_MAX: usize = 2;
 /// A request may meet the end of a worker a moment before or after the signal was sent.
 const SLACK: Duration = Duration::from_millis(250);
 
@@ -164,16 +163,22 @@ impl Ledger {
     }
 }
 
-/// Whether a fault explains the failure. Nothing excuses a small GET or PUT: another worker could have answered.
+/// Whether a fault explains the failure. A small GET or PUT is asked of another worker: two must have been hit.
 fn excused(failure: &Failure, begun: &[u32], faults: &[(u32, Fault, Instant)]) -> bool {
     let hit = |pid: u32, what: &[Fault]| {
         let then = |at: Instant| at + SLACK >= failure.started && at <= failure.ended + SLACK;
         faults.iter().any(|(found, fault, at)| *found == pid && what.contains(fault) && then(*at))
     };
+    // A worker that stands still for longer than switchman waits is as good as gone.
+    let lost = [Fault::Killed, Fault::Stopped];
     match failure.kind {
         kind if kind.is_once_only() => match begun {
-            [] => faults.iter().any(|(pid, ..)| hit(*pid, &[Fault::Killed])),
-            pids => pids.iter().any(|pid| hit(*pid, &[Fault::Killed])),
+            [] => faults.iter().any(|(pid, ..)| hit(*pid, &lost)),
+            pids => pids.iter().any(|pid| hit(*pid, &lost)),
+        },
+        Kind::Get | Kind::Put | Kind::DroppedGet => match begun {
+            [one, other] if one != other => hit(*one, &lost) && hit(*other, &lost),
+            _ => false,
         },
         Kind::Download => failure.pid.is_some_and(|pid| hit(pid, &[Fault::Killed])),
         kind if kind.is_streamed() => {
