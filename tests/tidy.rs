@@ -20,7 +20,18 @@ const ROWS: [&[&str]; 6] = [
     &["deploy::watcher", "supervisor", "promoter", "routing"],
     &["rules::source", "rules::publisher", "rules::offer", "rules::last_good"],
     &["config", "registry", "deploy", "rules"],
-    &["version", "metrics", "drain", "backoff", "hint", "fs_watch", "yaml", "telemetry", "state_lock"],
+    &[
+        "certificates",
+        "version",
+        "metrics",
+        "drain",
+        "backoff",
+        "hint",
+        "fs_watch",
+        "yaml",
+        "telemetry",
+        "state_lock",
+    ],
 ];
 
 /// What the rows do not say: the first never uses the others.
@@ -67,6 +78,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
         &[
             "proxy::thread",       // the coarse clock of a data-plane thread
             "proxy::listener",     // pause after accept has failed (no file descriptors)
+            "proxy::upstream",     // a unix socket with a full queue tells nobody when it has room
             "rules::source::etcd", // back-off between connections
             "rules::source::file", // quiet time after an edit
             "deploy::watcher",     // settle, and the rescan that heals a missed event

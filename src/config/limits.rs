@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use rustix::process::Resource;
 
 use super::delivery::{Delivery, Queue};
+use super::http2::Http2;
 use super::keys::limits::{LIMITS, QUEUE};
 use super::keys::names;
 use super::read::duration;
@@ -69,6 +70,8 @@ pub struct Limits {
     pub idle_per_worker: usize,
     /// How long an idle connection to a worker is kept. Default 60 s.
     pub upstream_idle_timeout: Duration,
+    /// What one HTTP/2 connection of a client may do.
+    pub http2: Http2,
 }
 
 impl Default for Limits {
@@ -92,6 +95,7 @@ impl Default for Limits {
             wait_timeout: Duration::from_secs(30),
             idle_per_worker: 512,
             upstream_idle_timeout: Duration::from_secs(60),
+            http2: Http2::default(),
         }
     }
 }
@@ -143,6 +147,7 @@ pub(super) fn limits(reader: Reader<'_>) -> Option<Limits> {
         wait_timeout: timeout("wait_timeout", default.wait_timeout),
         idle_per_worker: count("upstream_idle", 0, COUNT_MAX, default.idle_per_worker),
         upstream_idle_timeout: timeout("upstream_idle_timeout", default.upstream_idle_timeout),
+        http2: default.http2,
     };
     if limits.uri_bytes > limits.head_bytes {
         let at = fields.get("uri").or_else(|| fields.get("head")).unwrap_or_else(|| fields.map().clone());

@@ -1,12 +1,13 @@
 //! Finding a worker that begins to answer: steps 4 to 7 of [`super`]. What is safe to do twice is decided here.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::proxy::balance::{Asking, Choice, Tried};
-use crate::proxy::clock::ticks;
+use crate::proxy::clock::{self, ticks};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
 use crate::proxy::error::{Cause, Refusal};
@@ -15,8 +16,9 @@ use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::BadChunk;
 use crate::proxy::h1::pump::{Body, Pump, Stopped, TOO_LARGE};
 use crate::proxy::handler::{Connection, Planned};
+use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
-use crate::proxy::upstream::{self, Link};
+use crate::proxy::upstream::{self, Link, h2c};
 use crate::registry::Upstream;
 
 /// A client that closed its sending side may only have ended its request, or may be gone; for this long it is
@@ -27,8 +29,13 @@ pub(super) const HALF_CLOSED: Duration = Duration::from_secs(5);
 pub(super) enum Lost {
     /// Nobody else is asked.
     For(Failure),
-    /// The connection died; the detail says how.
-    Died(String),
+    /// The connection died; the error says how, none that it ended.
+    Died(Option<io::Error>),
+}
+
+/// How a connection died, in words.
+pub(super) fn died(how: Option<&io::Error>) -> String {
+    how.map_or_else(|| "end of stream".to_owned(), io::Error::to_string)
 }
 
 /// The request's way to the worker.
@@ -40,20 +47,23 @@ pub(super) struct Upload {
     refused: bool,
     /// The client has closed its sending side.
     pub(super) half_closed: bool,
+    /// How long a gRPC request may wait for its answer, in ticks.
+    patience: Option<u64>,
 }
 
 impl Upload {
-    /// The way of a body of at most `most` bytes, 0 for any number.
+    /// The way of the request's body of at most `most` bytes, 0 for any number.
     ///
     /// # Errors
     /// The body says that it is larger. One that says nothing is found out on its way.
-    pub(super) fn new(body: Body, most: u64) -> Result<Self, BadChunk> {
+    pub(super) fn new(request: &Request, most: u64) -> Result<Self, BadChunk> {
+        let body = request.body;
         let most = if most == 0 { u64::MAX } else { most };
         if matches!(body, Body::Length(length) if length > most) {
             return Err(TOO_LARGE);
         }
         let pump = Pump::new(body, Framing::Chunks.encode(&body)).at_most(most);
-        Ok(Self { pump, done: false, refused: false, half_closed: false })
+        Ok(Self { pump, done: false, refused: false, half_closed: false, patience: request.grpc })
     }
 
     /// Begins again from the first byte; only if all of it is at hand, or nothing was sent.
@@ -67,7 +77,8 @@ impl Upload {
 impl<S: Downstream> Connection<S> {
     /// Steps 4 to 7: asks one worker after the other until one begins to answer; its first bytes are in `b.up`.
     ///
-    /// Nothing sent: any request goes to another worker, until each was asked. Something sent: only what may be
+    /// Nothing sent, or nothing done with it as an HTTP/2 worker can say: any request goes to another worker,
+    /// until each was asked. Something sent: only what may be
     /// done twice goes on, that once only (so that no request goes round killing workers), on a new connection,
     /// and while the version's retry budget lasts (so that retries do not multiply an outage).
     pub(super) async fn ask(
@@ -77,7 +88,9 @@ impl<S: Downstream> Connection<S> {
         b: &mut Buffers,
     ) -> Result<Link, Failure> {
         let version = &planned.version;
-        let repeatable = planned.request.idempotent && upload.pump.is_read();
+        // Only what lies in `b.request` whole can be sent again.
+        let is_whole = upload.pump.is_read();
+        let repeatable = planned.request.idempotent && is_whole;
         let mut asking = Asking { tried: Tried::default(), repeatable, turn: self.thread.turn() };
         let mut sent_again = false;
         let mut failure = Refusal::new(Cause::NotReady, "the version has no ready worker");
@@ -113,11 +126,18 @@ impl<S: Downstream> Connection<S> {
                 }
                 Err(lost) => lost,
             };
-            let idle_died = link.reused && matches!(lost, Lost::Died(_));
+            let unprocessed =
+                is_whole && matches!(&lost, Lost::Died(Some(error)) if h2c::failure::is_unprocessed(error));
+            let idle_died =
+                link.reused && matches!(lost, Lost::Died(_)) || unprocessed && asking.tried.stale.is_none();
             failure = match lost {
                 Lost::Died(how) => Refusal::new(
                     Cause::UpstreamClosed,
-                    format!("worker {} closed the connection before it answered: {how}", worker.worker),
+                    format!(
+                        "worker {} closed the connection before it answered: {}",
+                        worker.worker,
+                        died(how.as_ref())
+                    ),
                 ),
                 Lost::For(Failure::Refused(silence)) if silence.cause == Cause::UpstreamTimeout => silence,
                 Lost::For(failure) => return Err(failure),
@@ -130,7 +150,7 @@ impl<S: Downstream> Connection<S> {
                 self.thread.worker_failed(version, worker, &failure.detail);
                 asking.tried.failed.push(worker.serial);
             }
-            if !upload.pump.is_unsent() {
+            if !upload.pump.is_unsent() && !unprocessed {
                 let again =
                     repeatable && !sent_again && self.thread.remembered.borrow_mut().take_retry(version);
                 if !again {
@@ -155,7 +175,7 @@ impl<S: Downstream> Connection<S> {
             }
         }
         // Boxed, as is all that is rare: an idle connection of a client has the size of its largest future.
-        let connecting = Box::pin(upstream::connect(worker.clone(), thread.slot));
+        let connecting = Box::pin(upstream::connect(&thread.pool, worker.clone(), thread.slot));
         self.alarm.arm(thread.timeouts.connect);
         let why = match self.alarm.race(connecting).await {
             Some(Ok(link)) => return Ok(link),
@@ -173,19 +193,20 @@ impl<S: Downstream> Connection<S> {
         upload: &mut Upload,
         b: &mut Buffers,
     ) -> Result<(), Lost> {
-        self.alarm.arm(self.thread.timeouts.first_byte);
+        let first_byte = upload.patience.unwrap_or(self.thread.timeouts.first_byte);
+        self.alarm.arm(first_byte);
         poll_fn(|cx| {
             if let Err(failure) = self.poll_upload(cx, link, upload, &mut b.down, &mut b.request) {
                 return Poll::Ready(Err(Lost::For(failure)));
             }
             match b.up.poll_fill(cx, &mut link.stream) {
                 Poll::Ready(Ok(1..)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Died("end of stream".to_owned()))),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Died(error.to_string()))),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Died(None))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Died(Some(error)))),
                 Poll::Pending => {}
             }
             if upload.pump.take_moved() && !upload.half_closed {
-                self.alarm.arm(self.thread.timeouts.first_byte);
+                self.alarm.arm(first_byte);
             }
             if !self.alarm.expired() {
                 return Poll::Pending;
@@ -193,7 +214,8 @@ impl<S: Downstream> Connection<S> {
             if upload.half_closed {
                 return Poll::Ready(Err(Lost::For(Failure::Gone)));
             }
-            let detail = format!("the worker sent nothing for {:?}", self.thread.settings.first_byte_timeout);
+            let waited = upload.patience.map_or(self.thread.settings.first_byte_timeout, clock::duration);
+            let detail = format!("the worker sent nothing for {waited:?}");
             Poll::Ready(Err(Lost::For(Failure::Refused(Refusal::new(Cause::UpstreamTimeout, detail)))))
         })
         .await

@@ -109,6 +109,11 @@ pub(crate) fn ticks(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER).saturating_add(1)
 }
 
+/// The longest duration that takes this many ticks.
+pub(crate) fn duration(ticks: u64) -> Duration {
+    TICK.saturating_mul(u32::try_from(ticks.saturating_sub(1)).unwrap_or(u32::MAX))
+}
+
 fn anchor() -> (Instant, u64) {
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (Instant::now(), wall.as_millis() as u64)
@@ -183,6 +188,7 @@ mod tests {
             assert_eq!(ticks(Duration::from_millis(ms)), expected, "{ms} ms");
         }
         assert_eq!(ticks(Duration::MAX), NEVER);
+        assert_eq!(duration(ticks(Duration::from_millis(251))), Duration::from_millis(500));
     }
 
     struct Owner(Clock);

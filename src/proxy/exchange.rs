@@ -2,11 +2,13 @@
 //! answer (4 to 7) is in [`super::ask`].
 
 use std::future::poll_fn;
+use std::io;
 use std::task::Poll;
 
+use h2::Reason;
 use tokio::io::AsyncWriteExt;
 
-use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
+use crate::proxy::ask::{HALF_CLOSED, Lost, Upload, died};
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
@@ -19,7 +21,7 @@ use crate::proxy::headers::{self, Added};
 use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
 use crate::proxy::upgrade;
-use crate::proxy::upstream::Link;
+use crate::proxy::upstream::{Link, h2c};
 
 /// Interim responses (1xx) of one answer; a worker that sends more has lost its way, and would never end.
 const INTERIM_MAX: u32 = 100;
@@ -31,8 +33,9 @@ pub(crate) enum Failure {
     Gone,
     /// Nothing of an answer was sent: it gets one of ours.
     Refused(Refusal),
-    /// The answer broke off in the middle: the connection ends, so that the client notices.
-    Cut(Refusal),
+    /// The answer broke off in the middle: the connection ends, so that the client notices. The code is what an
+    /// HTTP/2 worker has said.
+    Cut(Refusal, Option<Reason>),
 }
 
 /// What is needed of a response head after it was written.
@@ -53,7 +56,7 @@ impl<S: Downstream> Connection<S> {
         b: &mut Buffers,
     ) -> Result<(u16, After), Failure> {
         let request = &planned.request;
-        let mut upload = Upload::new(request.body, self.thread.settings.body_bytes).map_err(bad_body)?;
+        let mut upload = Upload::new(request, self.thread.settings.body_bytes).map_err(bad_body)?;
         b.up.clear();
         // The body's bytes that are here already leave with the head.
         upload.pump.preload(&mut b.down, &mut b.request).map_err(bad_body)?;
@@ -72,7 +75,11 @@ impl<S: Downstream> Connection<S> {
         let preloaded = download.preload(&mut b.up, &mut b.response);
         preloaded.map_err(|bad| Failure::Refused(bad_response(bad.0)))?;
         let timeouts = &self.thread.timeouts;
-        let silence_max = if answer.event_stream { timeouts.tunnel } else { timeouts.body };
+        let silence_max = match request.grpc {
+            Some(patience) => patience,
+            None if answer.event_stream => timeouts.tunnel,
+            None => timeouts.body,
+        };
         self.relay(&mut link, &mut download, &mut upload, silence_max, b).await?;
         // 10: what is kept.
         if answer.keep_upstream && upload.done && b.up.is_empty() {
@@ -145,7 +152,7 @@ impl<S: Downstream> Connection<S> {
             self.next_bytes(link, upload, b).await.map_err(|lost| match lost {
                 Lost::For(failure) => failure,
                 Lost::Died(how) => {
-                    let detail = format!("the worker's response head broke off: {how}");
+                    let detail = format!("the worker's response head broke off: {}", died(how.as_ref()));
                     Failure::Refused(Refusal::new(Cause::UpstreamClosed, detail))
                 }
             })?;
@@ -179,7 +186,7 @@ impl<S: Downstream> Connection<S> {
                 Poll::Ready(Err(Stopped::Framing(bad))) => return Poll::Ready(Err(cut(bad.0))),
                 Poll::Ready(Err(Stopped::Read(None))) => return Poll::Ready(Err(cut("it ended too early"))),
                 Poll::Ready(Err(Stopped::Read(Some(error)))) => {
-                    return Poll::Ready(Err(cut(&error.to_string())));
+                    return Poll::Ready(Err(reset(&error)));
                 }
                 Poll::Pending => {}
             }
@@ -240,5 +247,14 @@ fn bad_response(what: &'static str) -> Refusal {
 }
 
 fn cut(why: &str) -> Failure {
-    Failure::Cut(Refusal::new(Cause::UpstreamClosed, format!("the worker's response broke off: {why}")))
+    Failure::Cut(broke_off(why), None)
+}
+
+/// Likewise; the client is told the code, if the worker gave one.
+fn reset(error: &io::Error) -> Failure {
+    Failure::Cut(broke_off(&error.to_string()), h2c::failure::reset_code(error))
+}
+
+fn broke_off(why: &str) -> Refusal {
+    Refusal::new(Cause::UpstreamClosed, format!("the worker's response broke off: {why}"))
 }

@@ -25,19 +25,25 @@
 //! side of an ordinary request. Nothing is sent to a worker that was not understood in the one way there is.
 //! Every answer that is not the worker's says so ([`error`]).
 //!
+//! What comes before HTTP (PROXY headers, TLS) is in [`front`]; whom a request comes from is in [`client`].
+//!
 //! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
-//! every client; where HTTP/2 differs is [`downstream`] and [`ends`].
+//! every client; where HTTP/2 ([`h2`](self::h2)) differs is [`downstream`] and [`ends`].
 
 pub(crate) mod ask;
 pub(crate) mod balance;
 pub(crate) mod budget;
+pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod downstream;
 pub(crate) mod ends;
 /// The answers that switchman makes itself.
 pub mod error;
 pub(crate) mod exchange;
+pub(crate) mod front;
+pub(crate) mod grpc;
 pub(crate) mod h1;
+pub(crate) mod h2;
 pub(crate) mod handler;
 pub(crate) mod headers;
 pub(crate) mod health;
@@ -49,6 +55,7 @@ pub(crate) mod queue;
 pub(crate) mod refuse;
 pub(crate) mod remembered;
 pub(crate) mod route;
+pub(crate) mod stamp;
 pub(crate) mod thread;
 pub(crate) mod upgrade;
 pub(crate) mod upstream;
@@ -64,12 +71,14 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 
 use crate::metrics::ThreadSlot;
+use crate::proxy::front::Entrance;
 use crate::proxy::remembered::Gates;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
+pub use crate::proxy::front::{Door, Front, Inside, Tls};
 pub use crate::proxy::limits::{Settings, raise_open_files};
-pub use crate::proxy::listener::{BindError, Listeners, bind};
+pub use crate::proxy::listener::{BindError, Listeners, bind, bind_front};
 
 /// A thread of the data plane could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +113,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
     let (drain, _) = watch::channel(None);
     let mut handle = ProxyHandle { drain, ended: Vec::new() };
     let threads = listeners.threads.len();
+    let entrances = listeners.front.entrances(&listeners.addresses);
     let gates = Arc::<Gates>::default();
     for (number, sockets) in listeners.threads.into_iter().enumerate() {
         let settings = Settings {
@@ -114,6 +124,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
         let gates = gates.clone();
         let live = live.clone();
         let drain = handle.drain.subscribe();
+        let sockets: Vec<_> = sockets.into_iter().zip(entrances.clone()).collect();
         let (ended, when_ended) = watch::channel(None);
         let (started, when_started) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
@@ -160,16 +171,17 @@ fn runtime() -> io::Result<LocalRuntime> {
 /// The whole life of one thread; returns how many connections it had to cut.
 async fn run_thread(
     thread: Rc<Thread>,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<(TcpListener, Entrance)>,
     mut drain: watch::Receiver<Option<Duration>>,
 ) -> usize {
     let (stop, stopped) = watch::channel(false);
     let mut accepting = Vec::new();
-    for socket in sockets {
+    for (socket, entrance) in sockets {
         match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => accepting.push(tokio::task::spawn_local(listener::run(
                 thread.clone(),
                 socket,
+                Rc::new(entrance),
                 stopped.clone(),
             ))),
             Err(error) => tracing::error!(%error, "cannot watch a listening socket"),

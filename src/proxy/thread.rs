@@ -13,6 +13,7 @@ use crate::proxy::h1::buf::Buf;
 use crate::proxy::limits::Settings;
 use crate::proxy::per_client::PerClient;
 use crate::proxy::remembered::{Gates, Remembered};
+use crate::proxy::stamp::{Ids, Stamp};
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
@@ -34,11 +35,19 @@ pub(crate) struct Buffers {
     pub(crate) request: Vec<u8>,
     /// Written to the client.
     pub(crate) response: Vec<u8>,
+    /// What the request is stamped with.
+    pub(crate) stamp: Stamp,
 }
 
 impl Buffers {
     fn new() -> Self {
-        Self { down: Buf::new(), up: Buf::new(), request: Vec::new(), response: Vec::new() }
+        Self {
+            down: Buf::new(),
+            up: Buf::new(),
+            request: Vec::new(),
+            response: Vec::new(),
+            stamp: Stamp::default(),
+        }
     }
 }
 
@@ -93,6 +102,8 @@ pub(crate) struct Thread {
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
     pub(crate) pool: RefCell<Pool>,
+    /// Makes the ids of requests.
+    pub(crate) ids: Ids,
     pub(crate) remembered: RefCell<Remembered>,
     pub(crate) clients: RefCell<PerClient>,
     /// No new requests: connections end as soon as they are idle.
@@ -130,6 +141,7 @@ impl Thread {
             timeouts: Timeouts::new(&settings),
             clock: Clock::new(),
             pool: RefCell::new(Pool::new(&settings)),
+            ids: Ids::new(),
             remembered: RefCell::new(Remembered::new(slot, gates)),
             clients: RefCell::new(PerClient::new(&settings)),
             draining: Cell::new(false),

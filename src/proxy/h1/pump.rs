@@ -36,7 +36,7 @@ impl Body {
     }
 
     /// Takes from `bytes` what belongs to the body; returns how many bytes that was.
-    fn advance(
+    pub(crate) fn advance(
         &mut self,
         bytes: &[u8],
         mut data: impl FnMut(&[u8]),
@@ -265,13 +265,18 @@ impl Pump {
 
 /// Writes `data` as one chunk.
 fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - data.len().leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        out.push(HEX[(data.len() >> (digit * 4)) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
+    write_size(data.len(), out);
     out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the size line of a chunk.
+pub(crate) fn write_size(size: usize, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        out.push(HEX[(size >> (digit * 4)) & 15]);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

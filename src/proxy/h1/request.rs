@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use httparse::Header;
 
 use crate::proxy::error::{Cause, Refusal};
+use crate::proxy::grpc;
 use crate::proxy::h1::chunked::Chunked;
 use crate::proxy::h1::field::{self, Field, Positions};
 use crate::proxy::h1::pump::Body;
@@ -30,8 +31,10 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) headers: &'h [Header<'b>],
     /// Host and port that the request is for: those of an absolute target, else the Host header, else empty.
     pub(crate) authority: &'b str,
-    /// Headers that end here.
+    /// Headers that end here, if nobody says otherwise.
     pub(crate) removed: Positions,
+    /// Those of `removed` that a trusted proxy may have set: see [`crate::proxy::client`].
+    pub(crate) claims: Positions,
     pub(crate) body: Body,
     /// The client allows another request on this connection.
     pub(crate) keep_alive: bool,
@@ -39,6 +42,8 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) upgrade: bool,
     /// The client understands trailers and said so.
     pub(crate) te_trailers: bool,
+    /// Its body is gRPC's.
+    pub(crate) grpc: bool,
 }
 
 impl RequestHead<'_, '_> {
@@ -136,7 +141,9 @@ struct Said<'b> {
     websocket: bool,
     upgrades: usize,
     te_trailers: bool,
+    grpc: bool,
     removed: Positions,
+    claims: Positions,
 }
 
 fn check<'h, 'b>(
@@ -177,10 +184,12 @@ fn check<'h, 'b>(
         headers,
         authority: target.authority.or(said.host).unwrap_or_default(),
         removed: said.removed,
+        claims: said.claims,
         body,
         keep_alive: !options.close && (http11 || options.keep_alive),
         upgrade,
         te_trailers: said.te_trailers,
+        grpc: said.grpc,
     })
 }
 
@@ -191,7 +200,11 @@ fn gather<'b>(headers: &[Header<'b>], http11: bool) -> Result<Said<'b>, Refusal>
             return Err(Refusal::new(Cause::HeadTooLarge, "a header's name is too long"));
         }
         match field::classify(header.name) {
-            Field::Other | Field::ContentType => continue,
+            Field::Other => continue,
+            Field::ContentType => {
+                said.grpc = grpc::is_content_type(header.value);
+                continue;
+            }
             Field::Host => {
                 let host = std::str::from_utf8(header.value).ok().filter(|host| target::is_authority(host));
                 let Some(host) = host else {
@@ -229,7 +242,8 @@ fn gather<'b>(headers: &[Header<'b>], http11: bool) -> Result<Said<'b>, Refusal>
             Field::Te => {
                 said.te_trailers |= field::items(header.value).any(|i| i.eq_ignore_ascii_case(b"trailers"));
             }
-            Field::HopByHop | Field::Forwarded | Field::Switchman => {}
+            Field::Claim(_) => said.claims.insert(index),
+            Field::HopByHop | Field::Switchman => {}
         }
         said.removed.insert(index);
     }

@@ -4,8 +4,14 @@ mod answers;
 mod bodies;
 mod drains;
 mod faults;
+mod forwarded;
+mod grpc;
+mod h2c;
+mod http2;
 mod payloads;
+mod proxy_protocol;
 mod rig;
+pub(crate) mod tls;
 mod upgrades;
 
 pub(crate) use rig::{GET, Rig, VERSION};

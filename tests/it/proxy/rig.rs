@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use switchman::config::Protocol;
 use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
-use switchman::proxy::{self, ProxyHandle, Settings};
+use switchman::proxy::{self, Door, Front, ProxyHandle, Settings};
 use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
 use switchman::rules::publisher::Published;
 use switchman::rules::table::RuleTable;
+use switchman::rules::{Context, compile};
 use switchman::version::{ServiceName, VersionId, VersionState, WorkerId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,10 +30,12 @@ const THREADS: usize = 2;
 pub(crate) struct Rig {
     pub(crate) proxy: ProxyHandle,
     pub(crate) address: SocketAddr,
+    /// Those of all doors, `address` first.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
     registry: Registry,
-    _rules: watch::Sender<Arc<Published>>,
+    rules: watch::Sender<Arc<Published>>,
 }
 
 pub(crate) const VERSION: &str = "4f2a91c";
@@ -45,6 +48,17 @@ impl Rig {
 
     /// Likewise, for the host names `hosts`.
     pub(crate) async fn start_on(settings: Settings, workers: &[Address], hosts: &[&str]) -> Self {
+        let door = Door::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self::start_behind(settings, workers, hosts, vec![door]).await
+    }
+
+    /// Likewise, behind this front.
+    pub(crate) async fn start_behind(
+        settings: Settings,
+        workers: &[Address],
+        hosts: &[&str],
+        front: impl Into<Front>,
+    ) -> Self {
         let (registry, reader) = Registry::new();
         let (rules, rules_reader) = watch::channel(Arc::new(published()));
         let live = Live::new();
@@ -55,22 +69,32 @@ impl Rig {
             BTreeMap::from([(name.clone(), rules_reader)]),
             BTreeMap::from([(name, hosts.iter().map(|h| (*h).to_owned()).collect())]),
         ));
-        let listeners = proxy::bind(&["127.0.0.1:0".parse().unwrap()], THREADS).unwrap();
-        let address = listeners.addresses()[0];
+        let listeners = proxy::bind_front(front.into(), THREADS).unwrap();
+        let addresses = listeners.addresses().to_vec();
+        let address = addresses[0];
         let proxy = proxy::start(listeners, &live, &settings).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
-        let rig = Self { proxy, address, live, counters, registry, _rules: rules };
+        let rig = Self { proxy, address, addresses, live, counters, registry, rules };
         rig.set_workers(workers).await;
         rig
     }
 
     /// Replaces the ready workers, and waits until that is in force.
     pub(crate) async fn set_workers(&self, workers: &[Address]) -> Vec<Arc<Upstream>> {
+        self.set_workers_speaking(Protocol::Http1, workers).await
+    }
+
+    /// Likewise, for workers that speak `protocol`.
+    pub(crate) async fn set_workers_speaking(
+        &self,
+        protocol: Protocol,
+        workers: &[Address],
+    ) -> Vec<Arc<Upstream>> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let upstream = |(id, address): (usize, &Address)| {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
             let worker = WorkerId(id as u32);
-            Arc::new(Upstream::new(serial, worker, address.clone(), Protocol::Http1, THREADS))
+            Arc::new(Upstream::new(serial, worker, address.clone(), protocol, THREADS))
         };
         let ready: Vec<_> = workers.iter().enumerate().map(upstream).collect();
         let before = self.live.load().generation;
@@ -97,6 +121,19 @@ impl Rig {
         })
         .await;
         ready
+    }
+
+    /// Puts a rule document in force, without any alias.
+    pub(crate) async fn set_rules(&self, text: &str) {
+        let context = Context { file: "rules.yaml", service: "app", extra_routes: &[] };
+        let table = Arc::new(compile(text, &context).unwrap().table);
+        let before = self.live.load().generation;
+        let aliases = Arc::default();
+        self.rules.send_replace(Arc::new(Published { generation: 2, table, aliases, ..published() }));
+        eventually("the new rules are in force", || async {
+            (self.live.load().generation > before).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn connect(&self) -> Client {
@@ -279,6 +316,27 @@ pub(crate) async fn answers(bytes: &'static [u8]) -> Address {
             }
         }
         reader.send(bytes).await;
+    })
+    .await
+}
+
+/// A worker that answers each request with its head.
+pub(crate) async fn echoes_heads() -> Address {
+    worker(|stream| async move {
+        let mut reader = Client { stream, buffer: Vec::new() };
+        loop {
+            let end = loop {
+                if let Some(at) = find(&reader.buffer, b"\r\n\r\n") {
+                    break at + 4;
+                }
+                if !reader.more().await {
+                    return;
+                }
+            };
+            let head: Vec<u8> = reader.buffer.drain(..end).collect();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+            reader.send([answer.as_bytes(), &head].concat()).await;
+        }
     })
     .await
 }

@@ -161,7 +161,7 @@ const REFUSED: &[(u16, &str, &str)] = &[
     (400, "bad method", "G<T / HTTP/1.1\r\nHost: a\r\n\r\n"),
     (400, "HTTP/0.9", "GET /\r\nHost: a\r\n\r\n"),
     (505, "HTTP/1.2", "GET / HTTP/1.2\r\nHost: a\r\n\r\n"),
-    (505, "HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    (505, "almost the HTTP/2 preface", "PRI * HTTP/2.0\r\nHost: a\r\n\r\n"),
     (505, "lower-case version", "GET / http/1.1\r\nHost: a\r\n\r\n"),
     (400, "TLS hello", "\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03"),
     (501, "CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"),
