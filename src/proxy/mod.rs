@@ -30,6 +30,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod balance;
+pub(crate) mod body;
 pub(crate) mod clock;
 /// The answers that switchman makes itself.
 pub mod error;
