@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::proxy::balance;
 use crate::proxy::clock::ticks;
+use crate::proxy::downstream::Downstream;
+use crate::proxy::ends::Framing;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::{Failure, bad_body};
 use crate::proxy::h1::buf::Buf;
-use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped};
+use crate::proxy::h1::pump::{Body, Pump, Stopped};
 use crate::proxy::handler::{Connection, Planned};
 use crate::proxy::thread::Buffers;
 use crate::proxy::upstream::{self, Link};
@@ -43,12 +43,12 @@ pub(super) struct Upload {
 
 impl Upload {
     pub(super) fn new(body: Body) -> Self {
-        let pump = Pump::new(body, Encode::AsIs);
+        let pump = Pump::new(body, Framing::Chunks.encode(&body));
         Self { pump, done: false, refused: false, half_closed: false }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Downstream> Connection<S> {
     /// Steps 4 to 7: asks one worker after the other until one begins to answer; its first bytes are in `b.up`.
     pub(super) async fn ask(
         &mut self,
@@ -165,6 +165,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         down: &mut Buf,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
+        if self.io.poll_reset(cx).is_ready() {
+            return Err(Failure::Gone);
+        }
         if !upload.done && !upload.refused {
             match upload.pump.poll(cx, &mut self.io, down, &mut link.stream, out) {
                 Poll::Ready(Ok(())) => upload.done = true,
@@ -175,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         // The next request may come already; a full buffer of it waits in the kernel.
-        while upload.done && !upload.half_closed && !down.is_full() {
+        while !S::FRAMES && upload.done && !upload.half_closed && !down.is_full() {
             match down.poll_fill(cx, &mut self.io) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => {

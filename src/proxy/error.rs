@@ -116,8 +116,19 @@ pub(crate) struct Manner {
     pub(crate) http11: bool,
 }
 
-/// Writes the whole answer to the end of `out`. `version` is named where one was chosen.
-pub(crate) fn write(refusal: &Refusal, version: Option<&str>, manner: Manner, out: &mut Vec<u8>) {
+/// An answer of ours, before it is known how it goes out.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// What HTTP/1 says behind the status.
+    pub(crate) title: &'static str,
+    /// Names in lower case, without those that frame the answer.
+    pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
+    pub(crate) body: String,
+}
+
+/// The answer for `refusal`. `version` is named where one was chosen.
+pub(crate) fn answer(refusal: &Refusal, version: Option<&str>) -> Answer {
     let cause = refusal.cause;
     let body = serde_json::json!({
         "type": format!("urn:switchman:problem:{}", cause.as_str()),
@@ -127,24 +138,37 @@ pub(crate) fn write(refusal: &Refusal, version: Option<&str>, manner: Manner, ou
         "hint": cause.hint(),
     })
     .to_string();
-    let connection = match (manner.close, manner.http11) {
-        (true, _) => "connection: close\r\n",
-        (false, true) => "",
-        (false, false) => "connection: keep-alive\r\n",
-    };
-    let retry = if cause.status() == 503 { "retry-after: 1\r\n" } else { "" };
-    let version = version.map(|v| format!("x-switchman-version: {v}\r\n")).unwrap_or_default();
-    let head = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
-         cache-control: no-store\r\nx-switchman-error: {}\r\n{version}{retry}{connection}\r\n",
-        cause.status(),
-        cause.title(),
-        body.len(),
-        cause.as_str(),
-    );
-    out.extend_from_slice(head.as_bytes());
-    if !manner.head_only {
-        out.extend_from_slice(body.as_bytes());
+    let mut headers: Vec<(&'static str, Cow<'static, str>)> = vec![
+        ("content-type", "application/problem+json".into()),
+        ("cache-control", "no-store".into()),
+        ("x-switchman-error", cause.as_str().into()),
+    ];
+    if let Some(version) = version {
+        headers.push(("x-switchman-version", version.to_owned().into()));
+    }
+    if cause.status() == 503 {
+        headers.push(("retry-after", "1".into()));
+    }
+    Answer { status: cause.status(), title: cause.title(), headers, body }
+}
+
+impl Answer {
+    /// Writes all of it as HTTP/1 to the end of `out`.
+    pub(crate) fn write(&self, manner: Manner, out: &mut Vec<u8>) {
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, self.title);
+        for (name, value) in &self.headers {
+            head.extend([name, ": ", value, "\r\n"]);
+        }
+        let connection = match (manner.close, manner.http11) {
+            (true, _) => "connection: close\r\n",
+            (false, true) => "",
+            (false, false) => "connection: keep-alive\r\n",
+        };
+        head.push_str(&format!("content-length: {}\r\n{connection}\r\n", self.body.len()));
+        out.extend_from_slice(head.as_bytes());
+        if !manner.head_only {
+            out.extend_from_slice(self.body.as_bytes());
+        }
     }
 }
 
@@ -166,7 +190,7 @@ mod tests {
     fn an_answer_of_ours_says_so_and_says_why() {
         let manner = Manner { head_only: false, close: true, http11: true };
         let mut out = Vec::new();
-        write(&Refusal::new(Cause::NoCurrent, "`current` is not set"), None, manner, &mut out);
+        answer(&Refusal::new(Cause::NoCurrent, "`current` is not set"), None).write(manner, &mut out);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
@@ -177,7 +201,7 @@ mod tests {
         assert_eq!(json["hint"], "switchman promote VERSION");
 
         let mut out = Vec::new();
-        write(&Refusal::bad("x"), None, Manner { head_only: true, ..manner }, &mut out);
+        answer(&Refusal::bad("x"), None).write(Manner { head_only: true, ..manner }, &mut out);
         assert!(out.ends_with(b"\r\n\r\n"), "an answer to HEAD has no body");
     }
 }

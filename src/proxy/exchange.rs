@@ -4,10 +4,12 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
 use crate::proxy::clock::ticks;
+use crate::proxy::downstream::Downstream;
+use crate::proxy::ends::Framing;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::h1::chunked::BadChunk;
 use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped};
@@ -37,11 +39,10 @@ struct Answer {
     encode: Encode,
     keep_upstream: bool,
     connection: headers::Connection,
-    websocket: bool,
     event_stream: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Downstream> Connection<S> {
     /// Sends the request in `b.request` to a worker and its answer to the client. Returns the answer's status.
     pub(crate) async fn exchange(
         &mut self,
@@ -95,22 +96,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let ends = self.thread.draining.get() || !upload.done || left;
             let limits = &self.thread.settings;
             let parsed = response::parse(b.up.filled(), limits, request.is_head, |head| {
-                let answer = answer(request, head, ends);
+                if head.status == 101 && !(request.upgrade && head.websocket) {
+                    return Err(bad_response("the worker switched to a protocol nobody asked for"));
+                }
+                let answer = answer(request, head, ends, S::FRAMES);
                 let added = Added {
                     version: planned.version.id.as_str(),
                     cookie: planned.cookie.as_deref().filter(|_| head.status >= 200),
                     encode: answer.encode,
                     connection: answer.connection,
                 };
-                headers::write_response(head, added, &mut b.response);
-                answer
+                self.io.respond(head, added, &mut b.response)?;
+                Ok(answer)
+            });
+            let parsed = parsed.and_then(|parsed| match parsed {
+                Some((length, answer)) => Ok(Some((length, answer?))),
+                None => Ok(None),
             });
             match parsed.map_err(Failure::Refused)? {
-                Some((_, Answer { status: 101, websocket, .. })) if !(request.upgrade && websocket) => {
-                    return Err(Failure::Refused(bad_response(
-                        "the worker switched to a protocol nobody asked for",
-                    )));
-                }
                 Some((length, answer)) if answer.status >= 200 || answer.status == 101 => {
                     b.up.consume(length);
                     return Ok(answer);
@@ -187,13 +190,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// How a worker's answer reaches the client. `ends`: the connection cannot carry another request.
-fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool) -> Answer {
-    let encode = match head.body {
-        Body::Chunked(_) if !request.http11 => Encode::Plain,
-        Body::UntilClose if request.http11 => Encode::Chunk,
-        _ => Encode::AsIs,
+/// How a worker's answer reaches the client. `ends`: the connection cannot carry another request. `frames`: the
+/// client speaks HTTP/2.
+fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bool) -> Answer {
+    let framing = match (frames, request.http11) {
+        (true, _) => Framing::Frames,
+        (false, true) => Framing::Chunks,
+        (false, false) => Framing::Close,
     };
+    let encode = framing.encode(&head.body);
     // An HTTP/1.0 client knows the end of a body without length only by the connection's.
     let needs_close = !request.http11 && !matches!(head.body, Body::Length(_));
     let connection = match head.status {
@@ -209,7 +214,6 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool) -> Answer 
         encode,
         keep_upstream: head.keep_alive,
         connection,
-        websocket: head.websocket,
         event_stream: head.event_stream,
     }
 }

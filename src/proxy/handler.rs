@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proxy::clock::{Alarm, ticks};
+use crate::proxy::downstream::{Downstream, Http1};
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::Failure;
 use crate::proxy::headers::Forwarded;
@@ -31,19 +32,19 @@ pub(crate) enum After {
     Linger,
 }
 
-/// One connection of a client.
+/// One connection of a client, or one stream of one.
 pub(crate) struct Connection<S> {
     pub(crate) thread: Rc<Thread>,
     pub(crate) io: S,
     pub(crate) alarm: Alarm<Thread>,
-    pub(crate) client: Client,
+    pub(crate) client: Rc<Client>,
 }
 
 /// A request that leads to a version.
 pub(crate) struct Planned {
     pub(crate) request: Request,
     pub(crate) version: Arc<Version>,
-    /// A whole `Set-Cookie` line.
+    /// The value of a `Set-Cookie`, where an id was assigned.
     pub(crate) cookie: Option<String>,
 }
 
@@ -82,8 +83,8 @@ where
 {
     alarm.attach().await;
     let ip = client.to_canonical();
-    let client = Client { ip, forwarded: Forwarded::new(ip) };
-    let mut connection = Connection { thread, io, alarm, client };
+    let client = Rc::new(Client { ip, forwarded: Forwarded::new(ip) });
+    let mut connection = Connection { thread, io: Http1(io), alarm, client };
     let mut is_new = true;
     while let Some(mut buffers) = connection.first_bytes(is_new).await {
         is_new = false;
@@ -101,7 +102,7 @@ where
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Downstream> Connection<S> {
     /// Waits for the first bytes of a request; none when the connection is to end. Holds no buffers meanwhile.
     async fn first_bytes(&mut self, is_new: bool) -> Option<Box<Buffers>> {
         let timeouts = &self.thread.timeouts;
@@ -157,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok((status, after)) => (status >= 500, after),
             Err(Failure::Gone) => (false, After::Close),
             Err(Failure::Cut(refusal)) => {
+                self.io.abort();
                 self.log(&refusal, &version);
                 (true, After::Close)
             }
@@ -189,7 +191,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What the bytes in `b.down` lead to at this moment.
     fn look(&self, b: &mut Buffers) -> Look {
-        match route::plan(&self.thread, &self.client, b.down.filled(), &mut b.request) {
+        let without_length = self.io.body_without_length();
+        match route::plan(&self.thread, &self.client, b.down.filled(), without_length, &mut b.request) {
             Ok(None) => Look::More,
             Ok(Some((request, Route::To { version, cookie }))) => {
                 Look::Done(Ok(Planned { request, version, cookie }))

@@ -46,7 +46,7 @@ pub(crate) fn write_request(head: &RequestHead<'_, '_>, forwarded: &Forwarded, o
     if !head.authority.is_empty() {
         extend(out, &["X-Forwarded-Host: ", head.authority, "\r\n"]);
     }
-    if matches!(head.body, Body::Chunked(_)) {
+    if !matches!(head.body, Body::Length(_)) {
         extend(out, &["Transfer-Encoding: chunked\r\n"]);
     }
     if head.upgrade {
@@ -62,7 +62,7 @@ pub(crate) fn write_request(head: &RequestHead<'_, '_>, forwarded: &Forwarded, o
 pub(crate) struct Added<'a> {
     /// The version that answered.
     pub(crate) version: &'a str,
-    /// A whole `Set-Cookie` line, where an id was assigned.
+    /// The value of a `Set-Cookie`, where an id was assigned.
     pub(crate) cookie: Option<&'a str>,
     /// How the body leaves.
     pub(crate) encode: Encode,
@@ -89,7 +89,10 @@ pub(crate) fn write_response(head: &ResponseHead<'_, '_>, added: Added<'_>, out:
     extend(out, &["HTTP/1.1"]);
     out.extend_from_slice(&head.raw["HTTP/1.1".len()..after_line]);
     copy_kept(head.raw, after_line, head.headers, head.removed, out);
-    extend(out, &["x-switchman-version: ", added.version, "\r\n", added.cookie.unwrap_or_default()]);
+    extend(out, &["x-switchman-version: ", added.version, "\r\n"]);
+    if let Some(cookie) = added.cookie {
+        extend(out, &["Set-Cookie: ", cookie, "\r\n"]);
+    }
     let chunked = match head.body {
         Body::Chunked(_) => added.encode == Encode::AsIs,
         _ => added.encode == Encode::Chunk,
@@ -190,7 +193,7 @@ mod tests {
             "HTTP/1.0 200 Fine\r\nX-Switchman-Version: fake\r\nA: 1\r\nConnection: close\r\nB: 2\r\n\r\n";
         let added = Added {
             version: "4f2a91c",
-            cookie: Some("Set-Cookie: uid=1\r\n"),
+            cookie: Some("uid=1"),
             encode: Encode::Chunk,
             connection: Connection::Close,
         };

@@ -25,13 +25,15 @@
 //! side of an ordinary request. Nothing is sent to a worker that was not understood in the one way there is.
 //! Every answer that is not the worker's says so ([`error`]).
 //!
-//! HTTP/1 as bytes is [`h1`] alone, and [`handler::serve`] takes any stream, so that TLS and HTTP/2 can come
-//! beside it.
+//! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
+//! every client; where HTTP/2 differs is [`downstream`] and [`ends`].
 
 pub(crate) mod ask;
 pub(crate) mod balance;
 pub(crate) mod body;
 pub(crate) mod clock;
+pub(crate) mod downstream;
+pub(crate) mod ends;
 /// The answers that switchman makes itself.
 pub mod error;
 pub(crate) mod exchange;

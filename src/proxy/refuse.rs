@@ -3,9 +3,10 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::proxy::clock::ticks;
+use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{self, Manner, Refusal};
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
@@ -15,7 +16,7 @@ use crate::registry::Version;
 /// How long what a client still sends is read and thrown away, so that it sees our answer and no reset.
 const LINGER: Duration = Duration::from_secs(5);
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Downstream> Connection<S> {
     /// Answers in the application's place.
     pub(super) async fn refuse(
         &mut self,
@@ -38,9 +39,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        error::write(refusal, version, manner, &mut b.response);
+        self.io.answer(&error::answer(refusal, version), manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);
-        match self.alarm.race(self.io.write_all(&b.response)).await {
+        let io = &mut self.io;
+        let send = async {
+            io.write_all(&b.response).await?;
+            poll_fn(|cx| io.poll_finish(cx, &[])).await
+        };
+        match self.alarm.race(send).await {
             Some(Ok(())) if whole.is_some() => After::KeepAlive,
             Some(Ok(())) => After::Linger,
             _ => After::Close,

@@ -35,7 +35,7 @@ pub(crate) enum Route {
     /// To this version.
     To {
         version: Arc<Version>,
-        /// A whole `Set-Cookie` line for the answer, where an id was assigned.
+        /// The value of a `Set-Cookie` for the answer, where an id was assigned.
         cookie: Option<String>,
     },
     /// To a version that is worth waiting for.
@@ -52,14 +52,15 @@ pub(crate) struct Client {
 }
 
 /// Plans the request at the start of `bytes`; its rewritten head replaces what `out` held. `None`: the head is
-/// not whole yet.
+/// not whole yet. `without_length` is the body of a request that says none.
 pub(crate) fn plan(
     thread: &Thread,
     client: &Client,
     bytes: &[u8],
+    without_length: Body,
     out: &mut Vec<u8>,
 ) -> Result<Option<(Request, Route)>, Refusal> {
-    let planned = request::parse(bytes, &thread.settings, |head| {
+    let planned = request::parse_with(bytes, &thread.settings, without_length, |head| {
         let view = View::new(head, client.ip);
         let route = thread.with_routing(|routing| route(routing, &view));
         out.clear();
@@ -90,9 +91,9 @@ fn route(routing: &Routing, view: &View<'_, '_, '_>) -> Route {
     match choose(service, &decision) {
         Ok(version) => Route::To {
             version: version.clone(),
-            cookie: decision.assign.map(|name| {
-                format!("Set-Cookie: {name}={}; Path=/; HttpOnly; SameSite=Lax\r\n", view.new_id())
-            }),
+            cookie: decision
+                .assign
+                .map(|name| format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", view.new_id())),
         },
         Err(reason) if decision.unavailable == Unavailable::Wait => Route::Wait(reason),
         Err(reason) => Route::Nowhere(no_version(reason, service.name.as_str())),

@@ -4,9 +4,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::proxy::clock::Alarm;
+use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::pump::{Body, Encode, Pump};
 use crate::proxy::thread::{Buffers, Thread};
@@ -32,8 +31,8 @@ impl Direction {
         out: &mut Vec<u8>,
     ) -> Poll<bool>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: BodySender,
+        W: BodyReceiver,
     {
         if self.closed {
             return Poll::Ready(true);
@@ -58,8 +57,8 @@ pub(crate) async fn tunnel<C, W>(
     worker: &mut W,
     buffers: &mut Buffers,
 ) where
-    C: AsyncRead + AsyncWrite + Unpin,
-    W: AsyncRead + AsyncWrite + Unpin,
+    C: BodySender + BodyReceiver,
+    W: BodySender + BodyReceiver,
 {
     let Buffers { down, up, request, response } = buffers;
     request.clear();

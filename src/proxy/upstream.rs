@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::metrics::ThreadSlot;
 use crate::proxy::clock::ticks;
+use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::limits::Settings;
 use crate::registry::{Address, Upstream};
 use crate::routing::Routing;
@@ -38,6 +39,10 @@ impl Stream {
         }
     }
 }
+
+impl BodySender for Stream {}
+
+impl BodyReceiver for Stream {}
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -44,8 +44,13 @@ impl Chunked {
     }
 
     /// Reads as much of `bytes` as is whole; returns how many bytes that was. `data` sees what the body
-    /// consists of, without its framing.
-    pub(crate) fn advance(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
+    /// consists of, without its framing, `trailer` each line of its trailers, without its CRLF.
+    pub(crate) fn advance(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+        mut trailer: impl FnMut(&[u8]),
+    ) -> Result<usize, BadChunk> {
         let mut at = 0;
         loop {
             let rest = &bytes[at..];
@@ -87,6 +92,7 @@ impl Chunked {
                             return Err(BadChunk("the trailers are too large"));
                         }
                         check_trailer(line)?;
+                        trailer(line);
                     }
                     line.len() + 2
                 }
@@ -125,6 +131,14 @@ fn chunk_size(line: &[u8]) -> Result<u64, BadChunk> {
         .ok_or(BadChunk("a chunk size is missing"))
 }
 
+/// Holds trailers that came otherwise than in chunks, as lines, to what holds for those.
+pub(super) fn check_trailers(lines: &[u8]) -> Result<(), BadChunk> {
+    if lines.len() > TRAILERS_MAX {
+        return Err(BadChunk("the trailers are too large"));
+    }
+    lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()).try_for_each(check_trailer)
+}
+
 /// A trailer is `name: value`, and none that frames, routes or speaks for us.
 fn check_trailer(line: &[u8]) -> Result<(), BadChunk> {
     let name = line.split(|b| *b == b':').next().filter(|name| name.len() < line.len());
@@ -145,7 +159,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<(usize, bool, Vec<u8>), BadChunk> {
         let mut chunked = Chunked::new();
         let mut body = Vec::new();
-        let used = chunked.advance(bytes, |data| body.extend_from_slice(data))?;
+        let used = chunked.advance(bytes, |data| body.extend_from_slice(data), |_| {})?;
         Ok((used, chunked.is_done(), body))
     }
 
@@ -170,7 +184,7 @@ mod tests {
             let (mut chunked, mut body, mut pending) = (Chunked::new(), Vec::new(), Vec::new());
             for part in bytes.chunks(piece) {
                 pending.extend_from_slice(part);
-                let used = chunked.advance(&pending, |data| body.extend_from_slice(data)).unwrap();
+                let used = chunked.advance(&pending, |data| body.extend_from_slice(data), |_| {}).unwrap();
                 pending.drain(..used);
             }
             assert!(chunked.is_done() && pending.is_empty(), "pieces of {piece}");
@@ -226,7 +240,7 @@ mod tests {
                 let (part, after) = rest.split_at((*cut).min(rest.len()));
                 rest = after;
                 pending.extend_from_slice(part);
-                match chunked.advance(&pending, |data| body.extend_from_slice(data)) {
+                match chunked.advance(&pending, |data| body.extend_from_slice(data), |_| {}) {
                     Ok(used) => drop(pending.drain(..used)),
                     Err(_) => verdict = Err(()),
                 }

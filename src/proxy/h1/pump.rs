@@ -5,10 +5,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 
+use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::buf::Buf;
-use crate::proxy::h1::chunked::{BadChunk, Chunked};
+use crate::proxy::h1::chunked::{self, BadChunk, Chunked};
 
 /// What is left of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +33,14 @@ impl Body {
     }
 
     /// Takes from `bytes` what belongs to the body; returns how many bytes that was.
-    fn advance(&mut self, bytes: &[u8], data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
-        let mut data = data;
+    fn advance(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+        trailer: impl FnMut(&[u8]),
+    ) -> Result<usize, BadChunk> {
         match self {
-            Self::Chunked(chunked) => chunked.advance(bytes, data),
+            Self::Chunked(chunked) => chunked.advance(bytes, data, trailer),
             Self::Length(left) => {
                 let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= n as u64;
@@ -57,7 +62,7 @@ pub(crate) enum Encode {
     AsIs,
     /// As chunks: it came without a length.
     Chunk,
-    /// Without its chunks: the receiver speaks HTTP/1.0.
+    /// Without its chunks: the receiver knows the end otherwise.
     Plain,
 }
 
@@ -85,11 +90,13 @@ pub(crate) struct Pump {
     ended: bool,
     /// Whether bytes moved since this was last taken.
     moved: bool,
+    /// The trailers, where the bytes that leave do not hold them: lines of HTTP/1.1 text.
+    trailers: Vec<u8>,
 }
 
 impl Pump {
     pub(crate) fn new(body: Body, encode: Encode) -> Self {
-        Self { body, encode, sent: 0, cleared: 0, ended: false, moved: false }
+        Self { body, encode, sent: 0, cleared: 0, ended: false, moved: false, trailers: Vec::new() }
     }
 
     /// The body was read and taken to its end (not yet all written, perhaps).
@@ -119,19 +126,23 @@ impl Pump {
         }
         let taken = match self.encode {
             Encode::AsIs => {
-                let taken = self.body.advance(buf.filled(), |_| {})?;
+                let taken = self.body.advance(buf.filled(), |_| {}, |_| {})?;
                 out.extend_from_slice(&buf.filled()[..taken]);
                 taken
             }
-            Encode::Plain => self.body.advance(buf.filled(), |data| out.extend_from_slice(data))?,
-            Encode::Chunk => self.body.advance(buf.filled(), |data| write_chunk(data, out))?,
+            Encode::Plain => {
+                let trailers = &mut self.trailers;
+                let keep = |line: &[u8]| trailers.extend([line, b"\r\n"].into_iter().flatten());
+                self.body.advance(buf.filled(), |data| out.extend_from_slice(data), keep)?
+            }
+            Encode::Chunk => self.body.advance(buf.filled(), |data| write_chunk(data, out), |_| {})?,
         };
         buf.consume(taken);
         Ok(())
     }
 
     /// Moves what can be moved: first `out`, then the body from `from` through `buf`. Ready when all of it is
-    /// written.
+    /// written and the receiver knows that.
     pub(crate) fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -141,8 +152,8 @@ impl Pump {
         out: &mut Vec<u8>,
     ) -> Poll<Result<(), Stopped>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: BodySender,
+        W: BodyReceiver,
     {
         loop {
             while self.sent < out.len() {
@@ -154,7 +165,7 @@ impl Pump {
                 buf.consume(n);
             }
             if self.is_read() {
-                return Poll::Ready(Ok(()));
+                return to.poll_finish(cx, &self.trailers).map_err(|_| Stopped::Write);
             }
             if self.take_buffered(buf, out).map_err(Stopped::Framing)? {
                 continue;
@@ -162,9 +173,13 @@ impl Pump {
             match ready!(buf.poll_fill(cx, from)) {
                 Ok(0) if self.body == Body::UntilClose => {
                     self.ended = true;
+                    from.take_trailers(&mut self.trailers);
+                    chunked::check_trailers(&self.trailers).map_err(Stopped::Framing)?;
                     if self.encode == Encode::Chunk {
                         self.restart(out);
-                        out.extend_from_slice(b"0\r\n\r\n");
+                        out.extend_from_slice(b"0\r\n");
+                        out.append(&mut self.trailers);
+                        out.extend_from_slice(b"\r\n");
                     }
                 }
                 Ok(0) => return Poll::Ready(Err(Stopped::Read(None))),
@@ -180,7 +195,7 @@ impl Pump {
             return Ok(false);
         }
         if self.encode == Encode::AsIs {
-            self.cleared = self.body.advance(buf.filled(), |_| {})?;
+            self.cleared = self.body.advance(buf.filled(), |_| {}, |_| {})?;
             return Ok(self.cleared > 0);
         }
         self.restart(out);

@@ -50,9 +50,20 @@ impl RequestHead<'_, '_> {
 
 /// Parses the head at the start of `bytes` and hands it to `then`. `None`: it is not whole yet. Otherwise the
 /// bytes that the head takes, and what `then` made of it.
+#[cfg(test)]
 pub(crate) fn parse<R>(
     bytes: &[u8],
     limits: &Settings,
+    then: impl FnOnce(&RequestHead<'_, '_>) -> R,
+) -> Result<Option<(usize, R)>, Refusal> {
+    parse_with(bytes, limits, Body::Length(0), then)
+}
+
+/// Likewise; `without_length` is the body of a request that says no length, which HTTP/2 may well have.
+pub(crate) fn parse_with<R>(
+    bytes: &[u8],
+    limits: &Settings,
+    without_length: Body,
     then: impl FnOnce(&RequestHead<'_, '_>) -> R,
 ) -> Result<Option<(usize, R)>, Refusal> {
     let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
@@ -75,7 +86,7 @@ pub(crate) fn parse<R>(
         return Err(uri_too_long());
     }
     let raw = &bytes[method.as_ptr() as usize - bytes.as_ptr() as usize..length];
-    let head = check(raw, method, path, version == 1, parsed.headers)?;
+    let head = check(raw, method, path, version == 1, parsed.headers, without_length)?;
     Ok(Some((length, then(&head))))
 }
 
@@ -134,6 +145,7 @@ fn check<'h, 'b>(
     path: &'b str,
     http11: bool,
     headers: &'h [Header<'b>],
+    without_length: Body,
 ) -> Result<RequestHead<'h, 'b>, Refusal> {
     if method == "CONNECT" {
         return Err(Refusal::new(Cause::MethodNotSupported, "CONNECT is for forward proxies"));
@@ -152,7 +164,7 @@ fn check<'h, 'b>(
             return Err(Refusal::bad("Transfer-Encoding stands in an HTTP/1.0 request"));
         }
         (true, None) => Body::Chunked(Chunked::new()),
-        (false, length) => Body::Length(length.unwrap_or(0)),
+        (false, length) => length.map_or(without_length, Body::Length),
     };
     let websocket = options.upgrade && said.websocket && said.upgrades == 1;
     let upgrade = websocket && http11 && method == "GET" && body.is_done();
