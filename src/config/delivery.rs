@@ -61,7 +61,8 @@ impl Default for Delivery {
         Self {
             max_in_flight: None,
             queue: Queue { size: 100, timeout: Duration::from_secs(30) },
-            buffer: 0,
+            // Most pages and answers of APIs are smaller, and a slow client then holds no worker.
+            buffer: 256 * 1024,
             buffer_requests: 0,
             compress: None,
             errors: None,

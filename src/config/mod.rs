@@ -8,6 +8,7 @@
 //!
 //! `keys` lists every key; the readers take no other, and `reference` makes `docs/configuration.md` from it.
 
+mod bodies;
 mod clash;
 mod delivery;
 mod flags;
@@ -18,6 +19,7 @@ mod read;
 mod reference;
 mod run;
 mod service;
+mod size;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -56,6 +58,8 @@ pub struct Config {
     pub threads: usize,
     /// How long running requests may take to end at shutdown.
     pub drain: Duration,
+    /// The folder with pages for the answers that switchman makes itself, where a service has none of its own.
+    pub errors: Option<PathBuf>,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Service>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::keys::{ADMIN, ETCD, FILE, names};
 use super::text::{self, Links};
 use super::value::{self, DURATION_MAX, SOCKET_PATH_MAX};
-use super::{Admin, Config, Etcd, Secret, clash, service};
+use super::{Admin, Config, Etcd, Secret, bodies, clash, service};
 use crate::hint::{Problem, Problems};
 use crate::version::ServiceName;
 use crate::yaml::{Collector, Fields, Node, Reader};
@@ -56,6 +56,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
     let etcd = file.get("etcd").and_then(|r| etcd(r, around));
     let threads = file.get("threads").and_then(|r| r.number(1..=THREADS_MAX));
     let drain = file.get("drain").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(DRAIN);
+    let errors = file.get("errors").and_then(|r| bodies::errors(&r, &around.folder));
     let state = state.unwrap_or_default();
     let context = service::Context {
         folder: &around.folder,
@@ -72,6 +73,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
         node,
         threads: threads.map_or(around.threads, |n| n as usize),
         drain,
+        errors,
         services: services?,
         etcd,
         state,

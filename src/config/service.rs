@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use regex::Regex;
 
+use super::bodies;
+use super::keys::bodies::BODIES;
 use super::keys::{RULES, RUN, SERVICE, names};
 use super::read::{duration, path};
 use super::run::run_spec;
@@ -43,7 +45,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     let name = value::name(&entry.key)
         .map_err(|problem| reader.report(problem.at(entry.place.line, entry.place.column)))
         .ok();
-    let fields = reader.fields(&names(&[&SERVICE, &RUN]))?;
+    let fields = reader.fields(&names(&[&SERVICE, &BODIES, &RUN]))?;
     let root = fields.require("root", "/srv/app").and_then(|r| path(&r, context.folder));
     let hosts = fields.get("hosts").map(|r| hosts(&r)).unwrap_or_default();
     let versions = match fields.get("versions") {
@@ -57,7 +59,9 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         .unwrap_or(Promote::Manual);
     let rules = name.as_deref().and_then(|name| rules(&fields, name, context));
     let run = run_spec(&fields, RunSpec::default());
-    let delivery = Arc::new(Delivery::default());
+    let mut delivery = Delivery::default();
+    bodies::of_service(&fields, context.folder, &mut delivery);
+    let delivery = Arc::new(delivery);
     let service =
         Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };
     Some(Draft { name: ServiceName::from(name?), service, fields })

@@ -31,7 +31,7 @@ pub(super) enum Lost {
 }
 
 /// The request's way to the worker.
-pub(super) struct Upload {
+pub(crate) struct Upload {
     pub(super) pump: Pump,
     /// Everything was written.
     pub(super) done: bool,
@@ -165,17 +165,27 @@ impl<S: Downstream> Connection<S> {
         down: &mut Buf,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
-        if self.io.poll_reset(cx).is_ready() {
-            return Err(Failure::Gone);
-        }
         if !upload.done && !upload.refused {
             match upload.pump.poll(cx, &mut self.io, down, &mut link.stream, out) {
                 Poll::Ready(Ok(())) => upload.done = true,
                 Poll::Ready(Err(Stopped::Write)) => upload.refused = true,
                 Poll::Ready(Err(Stopped::Read(_))) => return Err(Failure::Gone),
                 Poll::Ready(Err(Stopped::Framing(bad))) => return Err(bad_body(bad)),
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {}
             }
+        }
+        self.poll_client(cx, upload, down)
+    }
+
+    /// Sees whether the client leaves, once its request is sent.
+    pub(super) fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        upload: &mut Upload,
+        down: &mut Buf,
+    ) -> Result<(), Failure> {
+        if self.io.poll_reset(cx).is_ready() {
+            return Err(Failure::Gone);
         }
         // The next request may come already; a full buffer of it waits in the kernel.
         while !S::FRAMES && upload.done && !upload.half_closed && !down.is_full() {

@@ -7,6 +7,10 @@ use std::task::Poll;
 use tokio::io::AsyncWriteExt;
 
 use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
+use crate::config::Coding;
+use crate::proxy::body::ahead::Ahead;
+use crate::proxy::body::coding;
+use crate::proxy::body::compress::Compressor;
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
@@ -40,6 +44,15 @@ struct Answer {
     keep_upstream: bool,
     connection: headers::Connection,
     event_stream: bool,
+    /// It is compressed on its way.
+    coding: Option<Coding>,
+}
+
+/// A worker's connection until its response was read.
+struct Borrowed {
+    link: Option<Link>,
+    /// The worker allows another request on it.
+    reusable: bool,
 }
 
 impl<S: Downstream> Connection<S> {
@@ -52,6 +65,12 @@ impl<S: Downstream> Connection<S> {
         let request = &planned.request;
         let mut upload = Upload::new(request.body);
         b.up.clear();
+        let delivery = &planned.version.delivery;
+        // Held until the exchange has ended.
+        let mut _gathered = None;
+        if delivery.buffer_requests > 0 && !request.body.is_done() {
+            _gathered = Some(Box::pin(self.gather(planned, &mut upload, b)).await?);
+        }
         // The body's bytes that are here already leave with the head.
         upload.pump.preload(&mut b.down, &mut b.request).map_err(bad_body)?;
         // 4-7: a worker that begins to answer.
@@ -65,14 +84,15 @@ impl<S: Downstream> Connection<S> {
         }
         // 9: the body.
         let mut download = Pump::new(answer.body, answer.encode);
+        if let Some(coding) = answer.coding.filter(|_| !answer.body.is_done()) {
+            download.compress(Some(Box::new(Compressor::new(coding))));
+        }
         download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
         let timeouts = &self.thread.timeouts;
         let silence_max = if answer.event_stream { timeouts.tunnel } else { timeouts.body };
-        self.relay(&mut link, &mut download, &mut upload, silence_max, b).await?;
-        // 10: what is kept.
-        if answer.keep_upstream && upload.done && b.up.is_empty() {
-            self.thread.pool.borrow_mut().put_back(link, self.thread.clock.now());
-        }
+        let ahead = Ahead::new(&self.thread.share, delivery.buffer);
+        let link = Borrowed { link: Some(link), reusable: answer.keep_upstream };
+        self.relay(link, &mut download, &mut upload, silence_max, ahead, b).await?;
         let after = match answer.connection {
             headers::Connection::Close if upload.done && b.down.is_empty() => After::Close,
             headers::Connection::Close => After::Linger,
@@ -99,15 +119,21 @@ impl<S: Downstream> Connection<S> {
                 if head.status == 101 && !(request.upgrade && head.websocket) {
                     return Err(bad_response("the worker switched to a protocol nobody asked for"));
                 }
+                let body = head.body;
+                let compress = planned.version.delivery.compress.as_ref();
+                let recoded = compress.and_then(|compress| coding::recode(compress, &b.request, head));
+                let as_written = recoded.as_ref().map(|recoded| recoded.head(head));
+                let head = as_written.as_ref().unwrap_or(head);
                 let answer = answer(request, head, ends, S::FRAMES);
                 let added = Added {
                     version: planned.version.id.as_str(),
                     cookie: planned.cookie.as_deref().filter(|_| head.status >= 200),
                     encode: answer.encode,
                     connection: answer.connection,
+                    lines: recoded.as_ref().map_or(&[], |recoded| &recoded.lines),
                 };
                 self.io.respond(head, added, &mut b.response)?;
-                Ok(answer)
+                Ok(Answer { body, coding: recoded.and_then(|recoded| recoded.coding), ..answer })
             });
             let parsed = parsed.and_then(|parsed| match parsed {
                 Some((length, answer)) => Ok(Some((length, answer?))),
@@ -143,7 +169,7 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Writes `b.response` to the client.
-    async fn write_response(&mut self, b: &mut Buffers) -> Result<(), Failure> {
+    pub(super) async fn write_response(&mut self, b: &mut Buffers) -> Result<(), Failure> {
         self.alarm.arm(self.thread.timeouts.body);
         match self.alarm.race(self.io.write_all(&b.response)).await {
             Some(Ok(())) => Ok(()),
@@ -152,18 +178,35 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Step 9: the response to its end, and the request as far as the worker takes it meanwhile. Both may stand
-    /// still for `silence_max` ticks.
+    /// still for `silence_max` ticks. The worker is free as soon as its response was read.
     async fn relay(
         &mut self,
-        link: &mut Link,
+        mut from: Borrowed,
         download: &mut Pump,
         upload: &mut Upload,
         silence_max: u64,
+        mut ahead: Ahead,
         b: &mut Buffers,
     ) -> Result<(), Failure> {
         self.alarm.arm(silence_max);
         poll_fn(|cx| {
-            match download.poll(cx, &mut link.stream, &mut b.up, &mut self.io, &mut b.response) {
+            let (up, out) = (&mut b.up, &mut b.response);
+            let polled = match &mut from.link {
+                Some(link) => {
+                    download.poll_ahead(cx, &mut link.stream, up, &mut self.io, out, Some(&mut ahead))
+                }
+                None => download.poll_rest(cx, up, &mut self.io, out),
+            };
+            // 10: what is kept. A worker that still takes the request goes on doing so.
+            if download.is_read()
+                && upload.done
+                && let Some(link) = from.link.take_if(|_| !matches!(polled, Poll::Ready(Err(_))))
+                && from.reusable
+                && download.is_all_of(up)
+            {
+                self.thread.pool.borrow_mut().put_back(link, self.thread.clock.now());
+            }
+            match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(Stopped::Write)) => return Poll::Ready(Err(Failure::Gone)),
                 Poll::Ready(Err(Stopped::Framing(bad))) => return Poll::Ready(Err(cut(bad.0))),
@@ -174,7 +217,11 @@ impl<S: Downstream> Connection<S> {
                 Poll::Pending => {}
             }
             // A bad request body can no longer be answered; the client's fault it is all the same.
-            if self.poll_upload(cx, link, upload, &mut b.down, &mut b.request).is_err() {
+            let client = match &mut from.link {
+                Some(link) => self.poll_upload(cx, link, upload, &mut b.down, &mut b.request),
+                None => self.poll_client(cx, upload, &mut b.down),
+            };
+            if client.is_err() {
                 return Poll::Ready(Err(Failure::Gone));
             }
             if download.take_moved() | upload.pump.take_moved() {
@@ -215,6 +262,7 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bo
         keep_upstream: head.keep_alive,
         connection,
         event_stream: head.event_stream,
+        coding: None,
     }
 }
 

@@ -254,12 +254,13 @@ mod tests {
     use super::*;
     use crate::metrics::ThreadSlot;
     use crate::proxy::Settings;
+    use crate::proxy::pages::Pages;
     use crate::routing::Live;
 
     /// Ten thousand idle connections are ten thousand of these futures: what is rare in them is boxed.
     #[tokio::test]
     async fn the_state_of_a_connection_stays_small() {
-        let thread = Rc::new(Thread::new(ThreadSlot(0), Settings::default(), Live::new()));
+        let thread = Rc::new(Thread::new(ThreadSlot(0), Settings::default(), Live::new(), Pages::default()));
         let (io, _client) = tokio::io::duplex(1);
         let alarm = Alarm::new(thread.clone());
         let serving = serve(thread, alarm, io, IpAddr::from([127, 0, 0, 1]));

@@ -42,6 +42,7 @@ pub(crate) mod handler;
 pub(crate) mod headers;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod pages;
 pub(crate) mod refuse;
 pub(crate) mod route;
 pub(crate) mod thread;
@@ -64,6 +65,7 @@ use crate::routing::Live;
 
 pub use crate::proxy::limits::{Settings, raise_open_files};
 pub use crate::proxy::listener::{BindError, Listeners, bind};
+pub use crate::proxy::pages::Pages;
 
 /// A thread of the data plane could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -90,18 +92,24 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Starts one thread for each of the listeners' threads, named `proxy-N`, counting in `ThreadSlot(N)`.
+/// Starts one thread for each of the listeners' threads, named `proxy-N`, counting in `ThreadSlot(N)`. Answers of
+/// ours look as `pages` say.
 ///
 /// # Errors
 /// The system refuses a thread or its event queue.
-pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Result<ProxyHandle, StartError> {
+pub fn start(
+    listeners: Listeners,
+    live: &Arc<Live>,
+    settings: &Settings,
+    pages: &Pages,
+) -> Result<ProxyHandle, StartError> {
     let (drain, _) = watch::channel(None);
     let mut handle = ProxyHandle { drain, ended: Vec::new() };
     let threads = listeners.threads.len();
     for (number, sockets) in listeners.threads.into_iter().enumerate() {
         let settings =
             Settings { max_connections: settings.max_connections.div_ceil(threads), ..settings.clone() };
-        let live = live.clone();
+        let (live, pages) = (live.clone(), pages.clone());
         let drain = handle.drain.subscribe();
         let (ended, when_ended) = watch::channel(None);
         let (started, when_started) = std::sync::mpsc::sync_channel(1);
@@ -110,7 +118,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
             .spawn(move || match runtime() {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    let thread = Rc::new(Thread::new(ThreadSlot(number), settings, live));
+                    let thread = Rc::new(Thread::new(ThreadSlot(number), settings, live, pages));
                     let cut = runtime.block_on(run_thread(thread, sockets, drain));
                     drop(runtime);
                     ended.send_replace(Some(cut));

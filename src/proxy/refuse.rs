@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{self, Manner, Refusal};
+use crate::proxy::h1::{lines, target};
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
@@ -39,7 +40,13 @@ impl<S: Downstream> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        self.io.answer(&error::answer(refusal, version), manner, &mut b.response);
+        let mut answer = error::answer(refusal, version);
+        if request.is_some() {
+            let host = target::without_port(lines::values(&b.request, "host").next().unwrap_or_default());
+            let service = self.thread.with_routing(|r| Some(r.service_for_host(host)?.name.clone()));
+            self.thread.pages.dress(&mut answer, refusal, service.as_ref(), &b.request);
+        }
+        self.io.answer(&answer, manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);
         let io = &mut self.io;
         let send = async {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::h1::pump::Body;
 use crate::proxy::h1::request::{self, RequestHead};
+use crate::proxy::h1::target;
 use crate::proxy::headers::{self, Forwarded};
 use crate::proxy::thread::Thread;
 use crate::registry::Version;
@@ -145,11 +146,7 @@ impl RequestView for View<'_, '_, '_> {
     }
 
     fn host(&self) -> &str {
-        let authority = self.head.authority;
-        match authority.rfind([':', ']']) {
-            Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
-            _ => authority,
-        }
+        target::without_port(self.head.authority)
     }
 
     fn client_ip(&self) -> Option<IpAddr> {

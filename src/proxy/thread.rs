@@ -8,9 +8,11 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::metrics::ThreadSlot;
+use crate::proxy::body::ahead::Share;
 use crate::proxy::clock::{Clock, HasClock, ticks};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::limits::Settings;
+use crate::proxy::pages::Pages;
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
@@ -88,6 +90,10 @@ pub(crate) struct Thread {
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
     pub(crate) pool: RefCell<Pool>,
+    /// What its bodies may hold.
+    pub(crate) share: Share,
+    /// What answers of ours look like.
+    pub(crate) pages: Pages,
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
@@ -105,12 +111,14 @@ impl HasClock for Thread {
 }
 
 impl Thread {
-    pub(crate) fn new(slot: ThreadSlot, settings: Settings, live: Arc<Live>) -> Self {
+    pub(crate) fn new(slot: ThreadSlot, settings: Settings, live: Arc<Live>, pages: Pages) -> Self {
         Self {
             slot,
             timeouts: Timeouts::new(&settings),
             clock: Clock::new(),
             pool: RefCell::new(Pool::new(&settings)),
+            share: Share::default(),
+            pages,
             draining: Cell::new(false),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),

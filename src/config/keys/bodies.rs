@@ -24,8 +24,8 @@ pub(in crate::config) const BODIES: Section = Section {
             "size",
             Value("256KiB"),
             "1MiB",
-            "How much of a response is taken from the worker ahead of a slow client, so that the worker is free. All \
-             responses together hold at most 128MiB this way. `0`: nothing is.",
+            "How much of a response is taken from the worker ahead of a slow client, so that the worker is free. The \
+             bodies of one thread together hold at most 64MiB. `0`: nothing is.",
         ),
         key(
             "buffer_requests",

@@ -4,6 +4,10 @@
 //! Nothing can drift: a key that is read but not listed here is refused as unknown, and tests load every
 //! example (it must change the configuration) and every default (it must not).
 
+pub(super) mod bodies;
+
+use bodies::{BODIES, COMPRESS};
+
 /// One key.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -49,7 +53,8 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 8] = [&FILE, &ADMIN, &ETCD, &SERVICE, &RULES, &RUN, &READY, &STOP];
+pub(super) const ALL: [&Section; 10] =
+    [&FILE, &ADMIN, &ETCD, &SERVICE, &RULES, &BODIES, &COMPRESS, &RUN, &READY, &STOP];
 
 const fn key(
     name: &'static str,
@@ -108,6 +113,7 @@ pub(super) const FILE: Section = Section {
             "1m",
             "How long running requests may take to end when switchman shuts down.",
         ),
+        bodies::ERRORS,
         key(
             "services",
             "map of services",

@@ -7,6 +7,7 @@ use crate::config::{Coding, Compress};
 use crate::proxy::body::weight;
 use crate::proxy::h1::field::{self, Positions};
 use crate::proxy::h1::lines;
+use crate::proxy::h1::pump::Body;
 use crate::proxy::h1::response::ResponseHead;
 
 /// What becomes of a response that may be compressed.
@@ -18,6 +19,17 @@ pub(crate) struct Recoded {
     pub(crate) removed: Positions,
     /// Whole lines that are added.
     pub(crate) lines: Vec<u8>,
+}
+
+impl Recoded {
+    /// The worker's head as it is written: the length of a compressed body is not known.
+    pub(crate) fn head<'h, 'b>(&self, head: &ResponseHead<'h, 'b>) -> ResponseHead<'h, 'b> {
+        let body = match self.coding {
+            Some(_) if !head.body.is_done() => Body::UntilClose,
+            _ => head.body,
+        };
+        ResponseHead { removed: head.removed.and(self.removed), body, ..*head }
+    }
 }
 
 /// What the headers say that decides, gathered in one pass.

@@ -7,6 +7,8 @@
 //! - [`ahead`] bounds what is taken from a worker ahead of a slow client.
 //! - [`gather`] reads a slow upload before a worker is asked.
 
+pub(crate) mod ahead;
 pub(crate) mod coding;
 pub(crate) mod compress;
+pub(crate) mod gather;
 pub(crate) mod weight;

@@ -93,6 +93,11 @@ impl Positions {
         self.0 |= 1 << index;
     }
 
+    /// The positions of either.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The positions in order.
     pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(self.0), |bits| Some(bits & bits.wrapping_sub(1)))

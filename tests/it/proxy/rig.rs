@@ -57,7 +57,7 @@ impl Rig {
         ));
         let listeners = proxy::bind(&["127.0.0.1:0".parse().unwrap()], THREADS).unwrap();
         let address = listeners.addresses()[0];
-        let proxy = proxy::start(listeners, &live, &settings).unwrap();
+        let proxy = proxy::start(listeners, &live, &settings, &proxy::Pages::default()).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
         let rig = Self { proxy, address, live, counters, registry, _rules: rules };
         rig.set_workers(workers).await;
