@@ -55,7 +55,10 @@ pub(super) fn errors(reader: &Reader<'_>, folder: &Path) -> Option<PathBuf> {
     let path = path(reader, folder)?;
     if !path.is_dir() {
         let message = format!("{} is not a folder", path.display());
-        reader.error(message, format!("make it and put pages such as 5xx.html into it: mkdir {}", path.display()));
+        reader.error(
+            message,
+            format!("make it and put pages such as 5xx.html into it: mkdir {}", path.display()),
+        );
     }
     Some(path)
 }
@@ -98,13 +101,17 @@ fn types(reader: &Reader<'_>) -> Vec<String> {
         let is_name = |name: &str| {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
         };
-        let fits = text.split_once('/').is_some_and(|(kind, sub)| is_name(kind) && (sub == "*" || is_name(sub)));
+        let fits =
+            text.split_once('/').is_some_and(|(kind, sub)| is_name(kind) && (sub == "*" || is_name(sub)));
         if !fits {
             item.error(format!("`{text}` is not a content type"), "write it as in `text/html`, or `text/*`");
         }
         Some(text.to_ascii_lowercase())
     };
-    not_empty(reader, "write `compress: off`, or name a type as in `text/*`").iter().filter_map(kind).collect()
+    not_empty(reader, "write `compress: off`, or name a type as in `text/*`")
+        .iter()
+        .filter_map(kind)
+        .collect()
 }
 
 /// The items of a list that must have some.

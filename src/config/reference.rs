@@ -86,6 +86,12 @@ services:
   NAME: {root: /srv/app, rules: {etcd: /some/key}}
 ";
 
+    /// The same, for keys of a compression that is on.
+    const BASE_COMPRESS: &str = "
+services:
+  NAME: {root: /srv/app, compress: {types: text/html}}
+";
+
     /// Sets the value at `path`, making the maps on the way.
     fn set(node: &mut Node, path: &[&str], value: Node) {
         let [key, rest @ ..] = path else {
@@ -109,7 +115,12 @@ services:
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/configs/valid");
         let around = Surroundings { folder: fixtures, ..around() };
         let needs_etcd = [keys::ETCD.path, keys::RULES.path].contains(&section.path);
-        let mut node = parse(if needs_etcd { BASE_ETCD } else { BASE }).unwrap();
+        let base = match section.path {
+            _ if needs_etcd => BASE_ETCD,
+            path if path == keys::bodies::COMPRESS.path => BASE_COMPRESS,
+            _ => BASE,
+        };
+        let mut node = parse(base).unwrap();
         if let Some(value) = value {
             let path: Vec<_> = section.path.split('.').filter(|p| !p.is_empty()).chain([key]).collect();
             set(&mut node, &path, parse(value).unwrap());

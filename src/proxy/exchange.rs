@@ -6,8 +6,8 @@ use std::task::Poll;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
 use crate::config::Coding;
+use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
 use crate::proxy::body::ahead::Ahead;
 use crate::proxy::body::coding;
 use crate::proxy::body::compress::Compressor;
@@ -53,6 +53,8 @@ struct Borrowed {
     link: Option<Link>,
     /// The worker allows another request on it.
     reusable: bool,
+    /// What may be taken from it ahead of the client.
+    ahead: Ahead,
 }
 
 impl<S: Downstream> Connection<S> {
@@ -90,9 +92,12 @@ impl<S: Downstream> Connection<S> {
         download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
         let timeouts = &self.thread.timeouts;
         let silence_max = if answer.event_stream { timeouts.tunnel } else { timeouts.body };
-        let ahead = Ahead::new(&self.thread.share, delivery.buffer);
-        let link = Borrowed { link: Some(link), reusable: answer.keep_upstream };
-        self.relay(link, &mut download, &mut upload, silence_max, ahead, b).await?;
+        let mut from = Borrowed {
+            link: Some(link),
+            reusable: answer.keep_upstream,
+            ahead: Ahead::new(&self.thread.share, delivery.buffer),
+        };
+        self.relay(&mut from, &mut download, &mut upload, silence_max, b).await?;
         let after = match answer.connection {
             headers::Connection::Close if upload.done && b.down.is_empty() => After::Close,
             headers::Connection::Close => After::Linger,
@@ -181,11 +186,10 @@ impl<S: Downstream> Connection<S> {
     /// still for `silence_max` ticks. The worker is free as soon as its response was read.
     async fn relay(
         &mut self,
-        mut from: Borrowed,
+        from: &mut Borrowed,
         download: &mut Pump,
         upload: &mut Upload,
         silence_max: u64,
-        mut ahead: Ahead,
         b: &mut Buffers,
     ) -> Result<(), Failure> {
         self.alarm.arm(silence_max);
@@ -193,7 +197,7 @@ impl<S: Downstream> Connection<S> {
             let (up, out) = (&mut b.up, &mut b.response);
             let polled = match &mut from.link {
                 Some(link) => {
-                    download.poll_ahead(cx, &mut link.stream, up, &mut self.io, out, Some(&mut ahead))
+                    download.poll_ahead(cx, &mut link.stream, up, &mut self.io, out, Some(&mut from.ahead))
                 }
                 None => download.poll_rest(cx, up, &mut self.io, out),
             };

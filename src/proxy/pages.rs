@@ -39,7 +39,8 @@ impl Pages {
     /// Reads the folders, by the service they are for (none: all services), and follows them from then on. Must be
     /// called within a tokio runtime, which ends the following.
     pub fn follow(paths: BTreeMap<Option<ServiceName>, PathBuf>) -> Self {
-        let folders = paths.iter().map(|(service, path)| (service.clone(), ArcSwap::from_pointee(read(path))));
+        let folders =
+            paths.iter().map(|(service, path)| (service.clone(), ArcSwap::from_pointee(read(path))));
         let pages = Self { folders: Arc::new(folders.collect()) };
         for (service, path) in paths {
             tokio::spawn(pages.clone().follow_one(service, path));
@@ -116,7 +117,8 @@ fn read(folder: &Path) -> Folder {
     let known: Vec<String> = Cause::ALL.iter().flat_map(|cause| names(*cause)).collect();
     let mut pages = Folder::new();
     for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".html"));
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".html"));
         let Some(name) = name else { continue };
         if !known.iter().any(|known| known == name) {
             let known = nearest(name, known.iter().map(String::as_str)).unwrap_or("503");
@@ -162,7 +164,11 @@ impl Form {
             let matching = wishes.iter().filter_map(|(range, weight)| Some((form.matched(range)?, *weight)));
             matching.max_by_key(|(exactness, _)| *exactness).map_or((0, 0), |(exact, weight)| (weight, exact))
         };
-        Self::ALL.into_iter().max_by_key(|form| wanted(*form)).filter(|form| wanted(*form).0 > 0).unwrap_or(Self::Json)
+        Self::ALL
+            .into_iter()
+            .max_by_key(|form| wanted(*form))
+            .filter(|form| wanted(*form).0 > 0)
+            .unwrap_or(Self::Json)
     }
 
     /// How exactly a range of media types names this form.
@@ -193,7 +199,13 @@ impl Form {
 fn text(refusal: &Refusal, id: &str) -> String {
     let Refusal { cause, detail, .. } = refusal;
     let id = if id.is_empty() { String::new() } else { format!("request: {id}\n") };
-    format!("{} {} ({})\n{detail}\nhint: {}\n{id}", cause.status(), cause.title(), cause.as_str(), cause.hint())
+    format!(
+        "{} {} ({})\n{detail}\nhint: {}\n{id}",
+        cause.status(),
+        cause.title(),
+        cause.as_str(),
+        cause.hint()
+    )
 }
 
 /// `page` with its placeholders replaced; what is none stays, so that style sheets need no escape.

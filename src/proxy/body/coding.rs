@@ -240,11 +240,7 @@ mod tests {
                 "200 OK\r\nContent-Type: text/css\r\nVary: Accept-encoding, Origin\r\nETag: W/\"a\"",
                 yes(&[], "content-encoding: gzip\r\n"),
             ),
-            (
-                gzip,
-                "200 OK\r\nContent-Type: text/css\r\nVary: *",
-                yes(&[], "content-encoding: gzip\r\n"),
-            ),
+            (gzip, "200 OK\r\nContent-Type: text/css\r\nVary: *", yes(&[], "content-encoding: gzip\r\n")),
             (
                 "",
                 "200 OK\r\nContent-Type: text/css\r\nETag: \"a\"\r\nVary: Origin",

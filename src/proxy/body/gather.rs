@@ -26,7 +26,7 @@ impl<S: Downstream> Connection<S> {
         planned: &Planned,
         upload: &mut Upload,
         b: &mut Buffers,
-    ) -> Result<Ahead, Failure> {
+    ) -> Result<Box<Ahead>, Failure> {
         let mut ahead = Ahead::new(&self.thread.share, planned.version.delivery.buffer_requests);
         if lines::values(&b.request, "expect").next().is_some() {
             // The worker is asked with the body at hand: it has nothing to decide any more.
@@ -60,7 +60,7 @@ impl<S: Downstream> Connection<S> {
             }
         })
         .await?;
-        Ok(ahead)
+        Ok(Box::new(ahead))
     }
 
     /// Answers `Expect: 100-continue` in the worker's place.

@@ -99,7 +99,7 @@ pub(crate) struct Pump {
     /// Makes the body smaller on its way; gone when it has ended the body.
     compressor: Option<Box<Compressor>>,
     /// The sender failed while the receiver was still taking what came before.
-    failed: Option<Stopped>,
+    failed: Option<Box<Stopped>>,
 }
 
 impl Pump {
@@ -213,14 +213,15 @@ impl Pump {
                 Poll::Pending => true,
             };
             let may_read = !blocked
-                || !self.is_whole() && ahead.as_deref_mut().is_some_and(|ahead| self.may_read_ahead(buf, out, ahead));
+                || !self.is_whole()
+                    && ahead.as_deref_mut().is_some_and(|ahead| self.may_read_ahead(buf, out, ahead));
             if !may_read {
                 return Poll::Pending;
             }
             match self.poll_more(cx, from, buf, out) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(stopped)) if blocked => {
-                    self.failed = Some(stopped);
+                    self.failed = Some(Box::new(stopped));
                     return Poll::Pending;
                 }
                 Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped)),
@@ -248,7 +249,7 @@ impl Pump {
             buf.consume(n);
         }
         if let Some(stopped) = self.failed.take() {
-            return Poll::Ready(Err(stopped));
+            return Poll::Ready(Err(*stopped));
         }
         if self.is_whole() {
             return to.poll_finish(cx, &self.trailers).map_err(|_| Stopped::Write);

@@ -2,8 +2,11 @@
 
 mod answers;
 mod bodies;
+mod buffer;
+mod compress;
 mod drains;
 mod faults;
+mod pages;
 mod payloads;
 mod rig;
 mod upgrades;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
-use switchman::config::Protocol;
+use switchman::config::{Delivery, Protocol};
 use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
-use switchman::proxy::{self, ProxyHandle, Settings};
+use switchman::proxy::{self, Pages, ProxyHandle, Settings};
 use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
 use switchman::rules::publisher::Published;
@@ -32,6 +32,7 @@ pub(crate) struct Rig {
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
     registry: Registry,
+    delivery: Arc<Delivery>,
     _rules: watch::Sender<Arc<Published>>,
 }
 
@@ -45,6 +46,22 @@ impl Rig {
 
     /// Likewise, for the host names `hosts`.
     pub(crate) async fn start_on(settings: Settings, workers: &[Address], hosts: &[&str]) -> Self {
+        Self::start_as(settings, workers, hosts, Delivery::default(), &Pages::default()).await
+    }
+
+    /// Starts with a worker whose requests are delivered in this way.
+    pub(crate) async fn deliver(delivery: Delivery, worker: Address) -> Self {
+        Self::start_as(Settings::default(), &[worker], &[], delivery, &Pages::default()).await
+    }
+
+    /// Everything that can be said of a rig.
+    pub(crate) async fn start_as(
+        settings: Settings,
+        workers: &[Address],
+        hosts: &[&str],
+        delivery: Delivery,
+        pages: &Pages,
+    ) -> Self {
         let (registry, reader) = Registry::new();
         let (rules, rules_reader) = watch::channel(Arc::new(published()));
         let live = Live::new();
@@ -57,9 +74,10 @@ impl Rig {
         ));
         let listeners = proxy::bind(&["127.0.0.1:0".parse().unwrap()], THREADS).unwrap();
         let address = listeners.addresses()[0];
-        let proxy = proxy::start(listeners, &live, &settings, &proxy::Pages::default()).unwrap();
+        let proxy = proxy::start(listeners, &live, &settings, pages).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
-        let rig = Self { proxy, address, live, counters, registry, _rules: rules };
+        let delivery = Arc::new(delivery);
+        let rig = Self { proxy, address, live, counters, registry, delivery, _rules: rules };
         rig.set_workers(workers).await;
         rig
     }
@@ -86,7 +104,7 @@ impl Rig {
                 reason: None,
                 workers: Vec::new(),
                 ready: ready.clone(),
-                delivery: Arc::default(),
+                delivery: self.delivery.clone(),
                 counters: self.counters.clone(),
             };
             let service: &mut registry::Service = services.entry(ServiceName::from("app")).or_default();
