@@ -2,6 +2,7 @@
 //! answer (4 to 7) is in [`super::ask`].
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
 
 use tokio::io::AsyncWriteExt;
@@ -10,7 +11,7 @@ use crate::config::Coding;
 use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
 use crate::proxy::body::ahead::Ahead;
 use crate::proxy::body::coding;
-use crate::proxy::body::compress::Compressor;
+use crate::proxy::body::compress::{self, Compressor};
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
@@ -87,7 +88,7 @@ impl<S: Downstream> Connection<S> {
         // 9: the body.
         let mut download = Pump::new(answer.body, answer.encode);
         if let Some(coding) = answer.coding.filter(|_| !answer.body.is_done()) {
-            download.compress(Some(Box::new(Compressor::new(coding))));
+            download.compress(Some(Box::new(Compressor::new(coding, self.thread.compressing.clone()))));
         }
         download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
         let timeouts = &self.thread.timeouts;
@@ -126,7 +127,10 @@ impl<S: Downstream> Connection<S> {
                 }
                 let body = head.body;
                 let compress = planned.version.delivery.compress.as_ref();
-                let recoded = compress.and_then(|compress| coding::recode(compress, &b.request, head));
+                let recoded = compress.and_then(|compress| {
+                    let busy = Rc::strong_count(&self.thread.compressing) > compress::AT_A_TIME;
+                    coding::recode(compress, &b.request, head, busy)
+                });
                 let as_written = recoded.as_ref().map(|recoded| recoded.head(head));
                 let head = as_written.as_ref().unwrap_or(head);
                 let answer = answer(request, head, ends, S::FRAMES);

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
-use crate::proxy::error::{self, Manner, Refusal};
+use crate::proxy::error::{self, Cause, Manner, Refusal};
 use crate::proxy::h1::{lines, target};
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
@@ -71,6 +71,19 @@ impl<S: Downstream> Connection<S> {
                 "a request failed"
             );
         }
+    }
+
+    /// Counts and says that the client left before it had its answer: for nobody but the operator.
+    pub(super) fn log_gone(&self, version: &Version) {
+        version.counters.record_gone(self.thread.slot);
+        tracing::debug!(
+            cause = Cause::ClientGone.as_str(),
+            status = Cause::ClientGone.status(),
+            client = %self.client.ip,
+            service = %version.service,
+            version = %version.id,
+            "the client left"
+        );
     }
 
     /// Closes our side and reads what the client still sends: unread bytes would make the kernel reset the

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ pub(crate) struct Thread {
     pub(crate) pool: RefCell<Pool>,
     /// What its bodies may hold.
     pub(crate) share: Share,
+    /// Shared by the responses that are being compressed, which are counted so.
+    pub(crate) compressing: Rc<()>,
     /// What answers of ours look like.
     pub(crate) pages: Pages,
     /// No new requests: connections end as soon as they are idle.
@@ -118,6 +121,7 @@ impl Thread {
             clock: Clock::new(),
             pool: RefCell::new(Pool::new(&settings)),
             share: Share::default(),
+            compressing: Rc::default(),
             pages,
             draining: Cell::new(false),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),

@@ -46,8 +46,13 @@ struct Said<'b> {
 }
 
 /// Decides for one response to the request whose head is `request`. `None`: it is none that is compressed for
-/// anybody.
-pub(crate) fn recode(compress: &Compress, request: &[u8], head: &ResponseHead<'_, '_>) -> Option<Recoded> {
+/// anybody. `busy`: nothing more is compressed at this moment.
+pub(crate) fn recode(
+    compress: &Compress,
+    request: &[u8],
+    head: &ResponseHead<'_, '_>,
+    busy: bool,
+) -> Option<Recoded> {
     if matches!(head.status, 100..=199 | 204..=206 | 304) || head.event_stream {
         return None;
     }
@@ -57,10 +62,8 @@ pub(crate) fn recode(compress: &Compress, request: &[u8], head: &ResponseHead<'_
     if stays || !said.content_type.is_some_and(|value| is_wanted(&compress.types, value)) {
         return None;
     }
-    let mut recoded = Recoded {
-        coding: choose(&compress.codings, lines::values(request, "accept-encoding")),
-        ..Recoded::default()
-    };
+    let coding = choose(&compress.codings, lines::values(request, "accept-encoding"));
+    let mut recoded = Recoded { coding: coding.filter(|_| !busy), ..Recoded::default() };
     vary(&said, &mut recoded);
     if let Some(coding) = recoded.coding {
         said.of_bytes.iter().for_each(|index| recoded.removed.insert(index));
@@ -205,7 +208,7 @@ mod tests {
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{asked}\r\n");
         let response = format!("HTTP/1.1 {answered}\r\n\r\n");
         response::parse(response.as_bytes(), &Settings::default(), false, |head| {
-            let recoded = recode(&compress, request.as_bytes(), head)?;
+            let recoded = recode(&compress, request.as_bytes(), head, false)?;
             let removed = recoded.removed.iter().map(|i| head.headers[i].name.to_owned()).collect();
             Some((recoded.coding, removed, String::from_utf8(recoded.lines).unwrap()))
         })

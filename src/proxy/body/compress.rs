@@ -1,6 +1,7 @@
 //! Compresses one body piece by piece, into memory: what comes in and where it goes is the pump's business.
 
 use std::io;
+use std::rc::Rc;
 
 use compression_codecs::brotli::params::EncoderParams;
 use compression_codecs::core::Level;
@@ -19,6 +20,9 @@ const WINDOW_LOG: u8 = 18;
 /// Room that is made for an encoder's output at a time, in bytes.
 const STEP: usize = 8 * 1024;
 
+/// Responses that one thread compresses at a time, as each encoder takes up to a megabyte; more leave as they are.
+pub(crate) const AT_A_TIME: usize = 512;
+
 /// The encoder of one body.
 pub(crate) struct Compressor {
     encoder: Box<dyn EncodeV2>,
@@ -28,6 +32,8 @@ pub(crate) struct Compressor {
     holds: bool,
     /// It failed; its output is worth nothing.
     failed: bool,
+    /// Its thread counts these.
+    _counted: Rc<()>,
 }
 
 impl std::fmt::Debug for Compressor {
@@ -37,7 +43,8 @@ impl std::fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    pub(crate) fn new(coding: Coding) -> Self {
+    /// One that its thread counts by `counted`.
+    pub(crate) fn new(coding: Coding, counted: Rc<()>) -> Self {
         let encoder: Box<dyn EncodeV2> = match coding {
             Coding::Gzip => Box::new(GzipEncoder::new(Level::Precise(GZIP_LEVEL).into())),
             Coding::Brotli => {
@@ -49,7 +56,7 @@ impl Compressor {
                 Box::new(ZstdEncoder::new_with_params(ZSTD_LEVEL, &[window]))
             }
         };
-        Self { encoder, out: Vec::new(), holds: false, failed: false }
+        Self { encoder, out: Vec::new(), holds: false, failed: false, _counted: counted }
     }
 
     /// Takes a piece of the body.
@@ -148,7 +155,7 @@ mod tests {
     #[test]
     fn what_was_flushed_can_be_read_at_once() {
         for coding in ALL {
-            let (mut compressor, mut decoder) = (Compressor::new(coding), decoder(coding));
+            let (mut compressor, mut decoder) = (Compressor::new(coding, Rc::default()), decoder(coding));
             for piece in ["<p>one</p>", "<p>two</p>", "<p>three</p>"] {
                 compressor.write(piece.as_bytes());
                 assert!(compressor.flush() && !compressor.flush(), "{coding:?}: once is enough");
@@ -164,7 +171,7 @@ mod tests {
     fn text_becomes_much_smaller() {
         let text = include_str!("coding.rs");
         for coding in ALL {
-            let mut compressor = Compressor::new(coding);
+            let mut compressor = Compressor::new(coding, Rc::default());
             compressor.write(text.as_bytes());
             compressor.finish();
             let length = taken(&mut compressor).len();
@@ -180,7 +187,7 @@ mod tests {
             flushes in proptest::collection::vec(proptest::bool::ANY, 12),
             coding in proptest::sample::select(ALL.to_vec()),
         ) {
-            let mut compressor = Compressor::new(coding);
+            let mut compressor = Compressor::new(coding, Rc::default());
             let mut wire = Vec::new();
             for (piece, flush) in pieces.iter().zip(flushes) {
                 compressor.write(piece);

@@ -207,3 +207,16 @@ async fn an_upload_that_stands_still_or_is_wrong_never_reaches_a_worker() {
         assert_eq!((response.status, response.header("x-switchman-error")), (status, Some(cause)));
     }
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_is_counted_and_is_no_error() {
+    let silent =
+        worker(|mut stream| async move { while stream.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {} });
+    let rig = Rig::deliver(Delivery::default(), silent.await).await;
+    let mut client = rig.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\n\r\nhe").await;
+    drop(client);
+    eventually("it is counted", || async { (rig.counters.gone() == 1).then_some(()) }).await;
+    eventually("so is the request", || async { (rig.counters.requests() == 1).then_some(()) }).await;
+    assert_eq!(rig.counters.traffic(jiff::Timestamp::now()).errors, 0);
+}
