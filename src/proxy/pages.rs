@@ -39,22 +39,34 @@ impl Pages {
     /// Reads the folders, by the service they are for (none: all services), and follows them from then on. Must be
     /// called within a tokio runtime, which ends the following.
     pub fn follow(paths: BTreeMap<Option<ServiceName>, PathBuf>) -> Self {
-        let folders =
-            paths.iter().map(|(service, path)| (service.clone(), ArcSwap::from_pointee(read(path))));
-        let pages = Self { folders: Arc::new(folders.collect()) };
-        for (service, path) in paths {
-            tokio::spawn(pages.clone().follow_one(service, path));
+        let (mut folders, mut told) = (BTreeMap::new(), Vec::new());
+        for (service, path) in &paths {
+            let (pages, problems) = read(path);
+            tell(&problems);
+            folders.insert(service.clone(), ArcSwap::from_pointee(pages));
+            told.push(problems);
+        }
+        let pages = Self { folders: Arc::new(folders) };
+        for ((service, path), told) in paths.into_iter().zip(told) {
+            tokio::spawn(pages.clone().follow_one(service, path, told));
         }
         pages
     }
 
-    async fn follow_one(self, service: Option<ServiceName>, path: PathBuf) {
+    /// Reads one folder again whenever something in it changes. `told`: the problems that were.
+    async fn follow_one(self, service: Option<ServiceName>, path: PathBuf, mut told: Vec<String>) {
         let Some(folder) = self.folders.get(&service) else { return };
         let mut watch = fs_watch::watch(&path);
         loop {
             watch.next().await;
             let path = path.clone();
-            let Ok(pages) = tokio::task::spawn_blocking(move || read(&path)).await else { return };
+            let Ok((pages, problems)) = tokio::task::spawn_blocking(move || read(&path)).await else {
+                return;
+            };
+            if problems != told {
+                tell(&problems);
+                told = problems;
+            }
             if **folder.load() != pages {
                 folder.store(Arc::new(pages));
             }
@@ -102,35 +114,41 @@ fn names(cause: Cause) -> [String; 4] {
     [cause.as_str().to_owned(), status.to_string(), format!("{}xx", status / 100), "error".to_owned()]
 }
 
-/// The pages in a folder; what cannot be used is left out and told.
-fn read(folder: &Path) -> Folder {
-    let tell = |path: &Path, why: &dyn std::fmt::Display| {
-        tracing::warn!(path = %path.display(), "this error page is not used: {why}");
-    };
+fn tell(problems: &[String]) {
+    for problem in problems {
+        tracing::warn!("{problem}");
+    }
+}
+
+/// The pages in a folder, and why the rest of it is not used.
+fn read(folder: &Path) -> (Folder, Vec<String>) {
+    let (mut pages, mut problems) = (Folder::new(), Vec::new());
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
-            tracing::warn!(path = %folder.display(), %error, "cannot read the folder of error pages: ours are used");
-            return Folder::new();
+            problems.push(format!("cannot read the folder of error pages {}: {error}", folder.display()));
+            return (pages, problems);
         }
     };
     let known: Vec<String> = Cause::ALL.iter().flat_map(|cause| names(*cause)).collect();
-    let mut pages = Folder::new();
-    for path in entries.flatten().map(|entry| entry.path()) {
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
         let name =
             path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".html"));
         let Some(name) = name else { continue };
-        if !known.iter().any(|known| known == name) {
+        let page = if known.iter().any(|known| known == name) {
+            read_page(&path)
+        } else {
             let known = nearest(name, known.iter().map(String::as_str)).unwrap_or("503");
-            tell(&path, &format!("no answer has this name; did you mean `{known}.html`?"));
-            continue;
-        }
-        match read_page(&path) {
+            Err(format!("no answer has this name; did you mean `{known}.html`?"))
+        };
+        match page {
             Ok(page) => drop(pages.insert(name.to_owned(), page)),
-            Err(why) => tell(&path, &why),
+            Err(why) => problems.push(format!("the error page {} is not used: {why}", path.display())),
         }
     }
-    pages
+    (pages, problems)
 }
 
 fn read_page(path: &Path) -> Result<String, String> {
@@ -329,7 +347,14 @@ mod tests {
         write("nocurrent.html", b"a slip");
         write("style.css", b"");
         fs::create_dir(folder.path().join("error.html")).unwrap();
-        assert_eq!(read(folder.path()), Folder::from([("503".to_owned(), "good".to_owned())]));
-        assert_eq!(read(&folder.path().join("none")), Folder::new());
+        let (pages, problems) = read(folder.path());
+        assert_eq!(pages, Folder::from([("503".to_owned(), "good".to_owned())]));
+        for part in
+            ["4xx.html is not used", "5xx.html is not used: it is larger", "`no-current.html`?", "error.html"]
+        {
+            assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 4, "a style sheet is nobody's business");
+        assert!(read(&folder.path().join("none")).1[0].starts_with("cannot read the folder"));
     }
 }

@@ -11,4 +11,6 @@ pub(crate) mod ahead;
 pub(crate) mod coding;
 pub(crate) mod compress;
 pub(crate) mod gather;
+#[cfg(test)]
+mod tests;
 pub(crate) mod weight;
