@@ -132,7 +132,7 @@ impl App {
         if let Err(error) = proxy::raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is, and with it that of connections");
         }
-        let proxy = proxy::start(listeners, &live, &proxy::Settings::default(), &pages(&config))?;
+        let proxy = proxy::start(listeners, &live, &config.limits, &pages(&config))?;
         let (listening, is_listening) = watch::channel(true);
         let state_for_admin = AdminState {
             node: config.node.clone(),

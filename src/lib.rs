@@ -61,3 +61,7 @@ pub mod admin;
 pub mod app;
 // The command line.
 pub mod cli;
+// What fuzzing calls.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -182,6 +182,11 @@ impl VersionCounters {
         self.threads.iter().map(|c| c.requests.load(Relaxed)).sum()
     }
 
+    /// Requests ended since the start that one thread has counted.
+    pub fn requests_on(&self, slot: ThreadSlot) -> u64 {
+        self.threads[slot.0].requests.load(Relaxed)
+    }
+
     /// Takes the sample of this second; called by one task, once a second.
     pub fn sample(&self, now: Timestamp) {
         let requests = self.requests();

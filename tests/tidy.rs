@@ -14,7 +14,7 @@ use regex::Regex;
 /// The layers, from the top (docs/architecture.md draws them). A module is in the row of its longest prefix
 /// here, and uses its own row and those below.
 const ROWS: [&[&str]; 6] = [
-    &["main", "cli", "app"],
+    &["main", "cli", "app", "fuzzing"],
     &["proxy", "admin"],
     // `routing` joins what the registry and `rules::publisher` publish.
     &["deploy::watcher", "supervisor", "promoter", "routing"],
@@ -67,6 +67,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
         &[
             "proxy::thread",       // the coarse clock of a data-plane thread
             "proxy::listener",     // pause after accept has failed (no file descriptors)
+            "proxy::upstream",     // a unix socket with a full queue tells nobody when it has room
             "rules::source::etcd", // back-off between connections
             "rules::source::file", // quiet time after an edit
             "deploy::watcher",     // settle, and the rescan that heals a missed event

@@ -1,40 +1,50 @@
-//! Side by side: switchman, nginx and HAProxy with equal rules before the same two workers, driven by `wrk`.
+//! Side by side: switchman, nginx and HAProxy with equal rules before the same two workers.
 //!
 //! ```text
-//! switchman runs the workers -> nginx and HAProxy are pointed at them -> all are asked whether their rules
-//! agree (rules.rs) -> each load, each proxy, each round: wrk (load.rs), CPU from /proc (proxies.rs) -> medians
-//! and ratios (report.rs)
+//! for each number of threads:
+//!   switchman runs the workers -> nginx and HAProxy are pointed at them (proxies) -> all are asked whether their rules
+//!   agree (rules) -> memory with idle connections (idle) -> each round, each load, each proxy: one right answer, a
+//!   warm-up, wrk or h2load (load), CPU from /proc -> medians and ratios (report)
 //! ```
 //!
-//! `cargo bench --bench compare` prints the table; with `-- --write` it also goes into docs/benchmarks.md.
-//! Options, from the environment: `BENCH_SECONDS` a run (5), `BENCH_ROUNDS` (3), `BENCH_THREADS` of each proxy
-//! (1), `BENCH_ONLY` a word that the loads must contain (`64 connections`), `BENCH_SWITCHMAN` another binary.
+//! `cargo bench --bench compare` prints the tables; with `-- --write` they also go into docs/benchmarks.md.
+//! Options, from the environment: `BENCH_SECONDS` a run (3), `BENCH_ROUNDS` (3), `BENCH_THREADS` of each proxy, more
+//! than one number for more than one table (`1,2`; all loads are run with the first, a few with the others),
+//! `BENCH_ONLY` a text that a load's name must contain (`64 connections`; `idle`), `BENCH_SWITCHMAN` another binary.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to the person who runs it")]
 
+mod h2load;
+mod idle;
 mod load;
 mod proxies;
 mod report;
 mod rules;
+mod wrk;
 
 use std::env;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use load::Load;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use load::{Circumstances, Load, Sent};
 use proxies::Proxy;
-use report::{Report, Run};
+use report::{Report, Run, Section};
 
 /// What a benchmark may end in; the message is for a person.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// How long each load is run before it is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// What the person who runs it may choose.
 #[derive(Debug)]
 struct Options {
     seconds: u64,
     rounds: usize,
-    threads: usize,
+    threads: Vec<usize>,
     only: String,
     switchman: PathBuf,
     write: bool,
@@ -42,21 +52,31 @@ struct Options {
 
 impl Options {
     fn read() -> Result<Self> {
-        fn number<T: std::str::FromStr>(name: &str, default: T) -> Result<T> {
-            match env::var(name) {
-                Ok(text) => text.parse().map_err(|_| format!("{name}: `{text}` is not a number").into()),
-                Err(_) => Ok(default),
-            }
+        fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T> {
+            text.trim().parse().map_err(|_| format!("{name}: `{text}` is not a number").into())
         }
+        let text = |name: &str, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
+        let threads = text("BENCH_THREADS", "1,2");
         Ok(Self {
-            seconds: number("BENCH_SECONDS", 5)?,
-            rounds: number("BENCH_ROUNDS", 3)?,
-            threads: number("BENCH_THREADS", 1)?,
-            only: env::var("BENCH_ONLY").unwrap_or_default(),
+            seconds: number("BENCH_SECONDS", &text("BENCH_SECONDS", "3"))?,
+            rounds: number("BENCH_ROUNDS", &text("BENCH_ROUNDS", "3"))?,
+            threads: threads.split(',').map(|text| number("BENCH_THREADS", text)).collect::<Result<_>>()?,
+            only: text("BENCH_ONLY", ""),
             switchman: env::var_os("BENCH_SWITCHMAN")
                 .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_switchman")), PathBuf::from),
             write: env::args().any(|arg| arg == "--write"),
         })
+    }
+
+    /// The loads that are asked for, with the first number of threads or with another.
+    fn loads(&self, is_first: bool) -> Vec<Load> {
+        let all = if is_first { Load::all() } else { Load::few() };
+        all.into_iter().filter(|load| load.to_string().contains(&self.only)).collect()
+    }
+
+    /// Whether idle connections are asked for.
+    fn idle(&self, is_first: bool) -> bool {
+        is_first && "idle".contains(&self.only)
     }
 }
 
@@ -78,18 +98,28 @@ async fn main() -> ExitCode {
 
 async fn compare() -> Result<()> {
     let options = Options::read()?;
-    let loads: Vec<Load> = Load::all().filter(|load| load.to_string().contains(&options.only)).collect();
-    if loads.is_empty() {
+    if options.loads(true).is_empty() && !options.idle(true) {
         return Err(format!("BENCH_ONLY: no load is called like `{}`", options.only).into());
     }
-    let folder = tempfile::tempdir()?;
-    let proxies = proxies::start(&options, folder.path()).await?;
-    let uid = rules::agree(&proxies).await?;
-    let report = measure(&options, &loads, &proxies, &uid, folder.path()).await;
-    for proxy in proxies {
-        proxy.stop().await?;
+    // For the idle connections; the proxies, which are started from here, get the same limit.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
+    let mut report = Report::default();
+    for (nth, threads) in options.threads.iter().enumerate() {
+        let (loads, idle) = (options.loads(nth == 0), options.idle(nth == 0));
+        if loads.is_empty() && !idle {
+            continue;
+        }
+        let folder = tempfile::tempdir()?;
+        let mut proxies = proxies::start(&options, *threads, folder.path()).await?;
+        let mut section = Section::new(*threads);
+        let measured = measure(&options, &loads, idle, &mut proxies, folder.path(), &mut section).await;
+        for proxy in proxies {
+            proxy.stop().await?;
+        }
+        measured?;
+        report.sections.push(section);
     }
-    let report = report?;
     println!("\n{report}");
     if options.write {
         report.write(&options).await?;
@@ -97,31 +127,82 @@ async fn compare() -> Result<()> {
     Ok(())
 }
 
-/// Every load on every proxy, round by round, so that what else the machine does hits all of them.
+/// Everything that one number of threads is measured with.
 async fn measure(
     options: &Options,
     loads: &[Load],
-    proxies: &[Proxy],
-    uid: &str,
-    folder: &std::path::Path,
-) -> Result<Report> {
-    let mut report = Report::default();
-    let warm_up = Duration::from_secs(1);
-    let run_time = Duration::from_secs(options.seconds);
-    for proxy in proxies {
-        Load::all().next().ok_or("there is no load")?.run(proxy, uid, warm_up, folder).await?;
+    idle: bool,
+    proxies: &mut [Proxy],
+    folder: &Path,
+    section: &mut Section,
+) -> Result<()> {
+    let uid = rules::agree(proxies).await?;
+    if idle {
+        // First, while no load has made them grow.
+        measure_idle(proxies, section).await?;
     }
+    if loads.iter().any(|load| matches!(load.sent, Sent::Http2 { .. })) {
+        leave_out_http2(proxies, section).await?;
+    }
+    let mut with = Circumstances { uid: &uid, time: Duration::from_secs(options.seconds), half: 0.0, folder };
+    if loads.iter().any(|load| load.sent == Sent::AtHalf) {
+        with.half = half_of_nginx(proxies, with).await?;
+        section.note(format!("Half of nginx's maximum was {:.0} requests/s in this run.", with.half));
+    }
+    let warm_up = Circumstances { time: WARM_UP, ..with };
     for round in 0..options.rounds {
         for load in loads {
             // Another one goes first each round.
-            for proxy in proxies.iter().cycle().skip(round).take(proxies.len()) {
+            for proxy in proxies.iter().cycle().skip(round % proxies.len()).take(proxies.len()) {
+                if !load.takes(proxy) {
+                    continue;
+                }
+                load.check(proxy).await?;
+                load.run(proxy, warm_up).await?;
                 let before = proxy.cpu()?;
-                let counted = load.run(proxy, uid, run_time, folder).await?;
+                let counted = load.run(proxy, with).await?;
                 let run = Run::new(proxy.cpu()? - before, &counted);
                 eprintln!("round {}: {load}, {}: {run}", round + 1, proxy.name);
-                report.add(load, proxy.name, run);
+                section.add(load, proxy.name, run);
             }
         }
     }
-    Ok(report)
+    Ok(())
+}
+
+async fn measure_idle(proxies: &[Proxy], section: &mut Section) -> Result<()> {
+    if let Err(why) = idle::is_possible() {
+        section.note(format!("Idle connections were not measured: {why}."));
+        return Ok(());
+    }
+    for proxy in proxies.iter().filter(|proxy| proxy.name != proxies::UNIX) {
+        let idle =
+            idle::measure(proxy).await.map_err(|e| format!("{}, idle connections: {e}", proxy.name))?;
+        eprintln!("idle connections, {}: {} KiB", proxy.name, idle.after.pss / 1024);
+        section.idle.push((proxy.name, idle));
+    }
+    Ok(())
+}
+
+/// A proxy that does not answer in HTTP/2 is not measured with it, and the report says so.
+async fn leave_out_http2(proxies: &mut [Proxy], section: &mut Section) -> Result<()> {
+    for proxy in proxies {
+        if let Some(address) = &proxy.http2
+            && !h2load::answers(address).await?
+        {
+            section.note(format!(
+                "{} does not answer HTTP/2 by prior knowledge and was left out there.",
+                proxy.name
+            ));
+            proxy.http2 = None;
+        }
+    }
+    Ok(())
+}
+
+/// Half of the requests a second that nginx carries with 64 connections: one rate for all.
+async fn half_of_nginx(proxies: &[Proxy], with: Circumstances<'_>) -> Result<f64> {
+    let nginx = proxies.iter().find(|proxy| proxy.name == report::BASE).ok_or("there is no nginx")?;
+    Load::maximum().run(nginx, Circumstances { time: WARM_UP, ..with }).await?;
+    Ok(Load::maximum().run(nginx, with).await?.requests_a_second / 2.0)
 }

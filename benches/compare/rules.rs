@@ -1,4 +1,4 @@
-//! The rules that all three proxies get, each in its own language, and the proof that they mean the same.
+//! The rules that all proxies get, each in its own language, and the proof that they mean the same.
 //!
 //! `x-qa: yes` and the users 1234 and 5678 go to the second version, so do 5 % of all `uid`s; the rest goes to
 //! the first.
@@ -88,11 +88,25 @@ async fn version_for(proxy: &Proxy, headers: &str) -> Result<String> {
     Ok(version.ok_or_else(|| format!("{} answered {body:?}", proxy.name))?.to_owned())
 }
 
-/// The body of a 200 answer; each call is a connection of its own.
+/// The body of a 200 answer to GET; each call is a connection of its own.
 pub(crate) async fn get(address: &str, path: &str, headers: &str) -> Result<String> {
+    ask(address, "GET", path, headers, "").await
+}
+
+/// The body of a 200 answer; each call is a connection of its own.
+pub(crate) async fn ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).await?;
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}{length}\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     let answer = String::from_utf8(answer)?;

@@ -13,6 +13,8 @@ pub struct Delivery {
     pub max_in_flight: Option<u32>,
     /// What waits while every worker is at `max_in_flight`.
     pub queue: Queue,
+    /// How long a worker's share of the requests grows after it became ready; zero gives it all at once.
+    pub slow_start: Duration,
     /// Bytes of a response that are taken from the worker ahead of a slow client; 0 takes none.
     pub buffer: u64,
     /// Bytes of a request's body that are gathered before a worker is asked; 0 gathers none.
@@ -61,6 +63,7 @@ impl Default for Delivery {
         Self {
             max_in_flight: None,
             queue: Queue { size: 100, timeout: Duration::from_secs(30) },
+            slow_start: Duration::from_secs(10),
             // Most pages and answers of APIs are smaller, and a slow client then holds no worker.
             buffer: 256 * 1024,
             buffer_requests: 0,

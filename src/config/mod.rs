@@ -13,7 +13,9 @@ mod clash;
 mod delivery;
 mod flags;
 pub mod folder;
+mod http2;
 mod keys;
+mod limits;
 mod load;
 mod read;
 mod reference;
@@ -26,6 +28,8 @@ mod text;
 mod value;
 
 pub use delivery::{Coding, Compress, Delivery, Queue};
+pub use http2::Http2;
+pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
 
@@ -60,6 +64,8 @@ pub struct Config {
     pub drain: Duration,
     /// The folder with pages for the answers that switchman makes itself, where a service has none of its own.
     pub errors: Option<PathBuf>,
+    /// What bounds connections and requests.
+    pub limits: Limits,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Service>,
 }
@@ -143,10 +149,24 @@ pub struct RunSpec {
     pub env: BTreeMap<String, String>,
     /// Workers of a version.
     pub workers: u32,
+    /// What a worker listens on.
+    pub upstream: UpstreamAt,
+    /// What a worker speaks.
+    pub protocol: Protocol,
     /// How a worker shows that it is ready.
     pub ready: Ready,
     /// How a worker is stopped.
     pub stop: Stop,
+}
+
+/// What a worker listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamAt {
+    /// A port on loopback: `PORT` in its environment.
+    #[default]
+    Port,
+    /// A unix socket: `SOCKET` in its environment.
+    Unix,
 }
 
 /// What a worker speaks.
@@ -162,7 +182,7 @@ pub enum Protocol {
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunCommand {
-    /// One string: run by `sh -c`, with `$1` = port and `$2` = pidfile.
+    /// One string: run by `sh -c`, with `$1` = port or socket and `$2` = pidfile.
     Shell(String),
     /// A list: executed as it is.
     Exec(Vec<String>),
@@ -210,6 +230,7 @@ impl Default for RunSpec {
             deadline: Duration::from_secs(60),
         };
         let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
-        Self { run: None, env: BTreeMap::new(), workers: 1, ready, stop }
+        let (upstream, protocol) = (UpstreamAt::Port, Protocol::Http1);
+        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop }
     }
 }

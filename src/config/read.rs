@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::keys::{ADMIN, ETCD, FILE, names};
 use super::text::{self, Links};
 use super::value::{self, DURATION_MAX, SOCKET_PATH_MAX};
-use super::{Admin, Config, Etcd, Secret, bodies, clash, service};
+use super::{Admin, Config, Etcd, Secret, bodies, clash, limits, service};
 use crate::hint::{Problem, Problems};
 use crate::version::ServiceName;
 use crate::yaml::{Collector, Fields, Node, Reader};
@@ -57,6 +57,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
     let threads = file.get("threads").and_then(|r| r.number(1..=THREADS_MAX));
     let drain = file.get("drain").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(DRAIN);
     let errors = file.get("errors").and_then(|r| bodies::errors(&r, &around.folder));
+    let limits = file.get("limits").and_then(limits::limits).unwrap_or_default();
     let state = state.unwrap_or_default();
     let context = service::Context {
         folder: &around.folder,
@@ -74,6 +75,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
         threads: threads.map_or(around.threads, |n| n as usize),
         drain,
         errors,
+        limits,
         services: services?,
         etcd,
         state,

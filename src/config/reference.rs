@@ -91,6 +91,11 @@ services:
 services:
   NAME: {root: /srv/app, compress: {types: text/html}}
 ";
+    /// The same, for keys that only mean something with a limit.
+    const BASE_LIMITED: &str = "
+services:
+  NAME: {root: /srv/app, max_in_flight: 5}
+";
 
     /// Sets the value at `path`, making the maps on the way.
     fn set(node: &mut Node, path: &[&str], value: Node) {
@@ -117,6 +122,7 @@ services:
         let needs_etcd = [keys::ETCD.path, keys::RULES.path].contains(&section.path);
         let base = match section.path {
             _ if needs_etcd => BASE_ETCD,
+            path if key == "queue" || path == keys::limits::QUEUE.path => BASE_LIMITED,
             path if path == keys::bodies::COMPRESS.path => BASE_COMPRESS,
             _ => BASE,
         };

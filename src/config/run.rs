@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::keys::{READY, STOP, names};
 use super::read::duration;
 use super::value;
-use super::{Ready, ReadyCheck, RunCommand, RunSpec, Stop};
+use super::{Protocol, Ready, ReadyCheck, RunCommand, RunSpec, Stop, UpstreamAt};
 use crate::hint::Problem;
 use crate::yaml::{Entry, Fields, Reader};
 
@@ -16,8 +16,19 @@ const CHECK_MIN: Duration = Duration::from_millis(10);
 const WORKERS_MAX: u64 = 1000;
 
 /// What the supervisor sets for each worker, whatever `env` says.
-const GIVEN: [&str; 7] =
-    ["PORT", "HOST", "COMMIT", "PIDFILE", "SWITCHMAN_SERVICE", "SWITCHMAN_VERSION", "SWITCHMAN_WORKER"];
+const GIVEN: [&str; 8] = [
+    "PORT",
+    "HOST",
+    "SOCKET",
+    "COMMIT",
+    "PIDFILE",
+    "SWITCHMAN_SERVICE",
+    "SWITCHMAN_VERSION",
+    "SWITCHMAN_WORKER",
+];
+
+const UPSTREAM: [(&str, UpstreamAt); 2] = [("port", UpstreamAt::Port), ("unix", UpstreamAt::Unix)];
+const PROTOCOL: [(&str, Protocol); 2] = [("http1", Protocol::Http1), ("h2c", Protocol::H2c)];
 
 /// How a version runs: what `fields` say, key by key, over `base`.
 pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
@@ -26,10 +37,13 @@ pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
         env.extend(variables(&reader));
     }
     let workers = fields.get("workers").and_then(|r| r.number(1..=WORKERS_MAX));
-    RunSpec {
+    let protocol = fields.get("protocol").and_then(|r| r.value(|text| value::one_of(text, &PROTOCOL)));
+    let spec = RunSpec {
         run: fields.get("run").and_then(|r| command(&r)).or(base.run),
         env,
         workers: workers.map_or(base.workers, |n| n as u32),
+        upstream: fields.get("upstream").and_then(|r| upstream(&r)).unwrap_or(base.upstream),
+        protocol: protocol.unwrap_or(base.protocol),
         ready: match fields.get("ready") {
             Some(reader) => ready(reader, base.ready),
             None => base.ready,
@@ -38,7 +52,43 @@ pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
             Some(reader) => stop(reader, base.stop),
             None => base.stop,
         },
+    };
+    warn_of_absent(fields, &spec);
+    spec
+}
+
+fn upstream(reader: &Reader<'_>) -> Option<UpstreamAt> {
+    if reader.node().scalar().is_some_and(|scalar| scalar.text == "inherit") {
+        let hint = "write `unix` for the least work a request, or `port`";
+        reader.error("`upstream: inherit` is not supported yet", hint);
+        return None;
     }
+    reader.value(|text| value::one_of(text, &UPSTREAM))
+}
+
+/// A command under a shell that wants the variable which its workers do not get.
+fn warn_of_absent(fields: &Fields<'_>, spec: &RunSpec) {
+    let (absent, given) = match spec.upstream {
+        UpstreamAt::Port => ("SOCKET", "PORT"),
+        UpstreamAt::Unix => ("PORT", "SOCKET"),
+    };
+    if let Some(RunCommand::Shell(text)) = &spec.run
+        && wants(text, absent)
+        && let Some(at) = fields.get("run").or_else(|| fields.get("upstream"))
+    {
+        let upstream = if spec.upstream == UpstreamAt::Unix { "unix" } else { "port" };
+        let message = format!("`{text}` wants ${absent}, which is not set with `upstream: {upstream}`");
+        at.warning(message, format!("write ${given}"));
+    }
+}
+
+/// Whether a command has `$NAME` or `${NAME}` in it.
+fn wants(text: &str, name: &str) -> bool {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    text.split('$').skip(1).any(|after| match after.strip_prefix('{') {
+        Some(braced) => braced.strip_prefix(name).is_some_and(|rest| rest.starts_with('}')),
+        None => after.strip_prefix(name).is_some_and(ends),
+    })
 }
 
 fn command(reader: &Reader<'_>) -> Option<RunCommand> {
@@ -59,9 +109,10 @@ fn command(reader: &Reader<'_>) -> Option<RunCommand> {
         .iter()
         .filter_map(|word| {
             let text = word.text()?;
-            if text.contains("$PORT") || text.contains("${PORT}") {
+            if let Some(name) = ["PORT", "SOCKET"].into_iter().find(|name| wants(text, name)) {
                 let message = format!("`{text}` stays as it is: a list is executed without a shell");
-                let hint = "write the command as one text, or let it read PORT from its environment";
+                let hint =
+                    format!("write the command as one text, or let it read {name} from its environment");
                 word.warning(message, hint);
             }
             Some(text.to_owned())

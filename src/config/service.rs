@@ -8,7 +8,9 @@ use regex::Regex;
 
 use super::bodies;
 use super::keys::bodies::BODIES;
+use super::keys::limits::BALANCE;
 use super::keys::{RULES, RUN, SERVICE, names};
+use super::limits;
 use super::read::{duration, path};
 use super::run::run_spec;
 use super::value;
@@ -45,7 +47,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     let name = value::name(&entry.key)
         .map_err(|problem| reader.report(problem.at(entry.place.line, entry.place.column)))
         .ok();
-    let fields = reader.fields(&names(&[&SERVICE, &BODIES, &RUN]))?;
+    let fields = reader.fields(&names(&[&SERVICE, &BALANCE, &BODIES, &RUN]))?;
     let root = fields.require("root", "/srv/app").and_then(|r| path(&r, context.folder));
     let hosts = fields.get("hosts").map(|r| hosts(&r)).unwrap_or_default();
     let versions = match fields.get("versions") {
@@ -61,6 +63,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     let run = run_spec(&fields, RunSpec::default());
     let mut delivery = Delivery::default();
     bodies::of_service(&fields, context.folder, &mut delivery);
+    limits::of_service(&fields, &mut delivery);
     let delivery = Arc::new(delivery);
     let service =
         Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };

@@ -1,21 +1,24 @@
 //! Finding a worker that begins to answer: steps 4 to 7 of [`super`]. What is safe to do twice is decided here.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::proxy::balance;
-use crate::proxy::clock::ticks;
+use crate::proxy::balance::{Asking, Choice, Tried};
+use crate::proxy::clock::{self, ticks};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::{Failure, bad_body};
 use crate::proxy::h1::buf::Buf;
-use crate::proxy::h1::pump::{Body, Pump, Stopped};
+use crate::proxy::h1::chunked::BadChunk;
+use crate::proxy::h1::pump::{Body, Pump, Stopped, TOO_LARGE};
 use crate::proxy::handler::{Connection, Planned};
+use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
-use crate::proxy::upstream::{self, Link};
+use crate::proxy::upstream::{self, Link, h2c};
 use crate::registry::Upstream;
 
 /// A client that closed its sending side may only have ended its request, or may be gone; for this long it is
@@ -26,12 +29,17 @@ pub(super) const HALF_CLOSED: Duration = Duration::from_secs(5);
 pub(super) enum Lost {
     /// Nobody else is asked.
     For(Failure),
-    /// The connection died; the detail says how.
-    Died(String),
+    /// The connection died; the error says how, none that it ended.
+    Died(Option<io::Error>),
+}
+
+/// How a connection died, in words.
+pub(super) fn died(how: Option<&io::Error>) -> String {
+    how.map_or_else(|| "end of stream".to_owned(), io::Error::to_string)
 }
 
 /// The request's way to the worker.
-pub(crate) struct Upload {
+pub(super) struct Upload {
     pub(super) pump: Pump,
     /// Everything was written.
     pub(super) done: bool,
@@ -39,63 +47,118 @@ pub(crate) struct Upload {
     refused: bool,
     /// The client has closed its sending side.
     pub(super) half_closed: bool,
+    /// How long a gRPC request may wait for its answer, in ticks.
+    patience: Option<u64>,
 }
 
 impl Upload {
-    pub(super) fn new(body: Body) -> Self {
-        let pump = Pump::new(body, Framing::Chunks.encode(&body));
-        Self { pump, done: false, refused: false, half_closed: false }
+    /// The way of the request's body of at most `most` bytes, 0 for any number.
+    ///
+    /// # Errors
+    /// The body says that it is larger. One that says nothing is found out on its way.
+    pub(super) fn new(request: &Request, most: u64) -> Result<Self, BadChunk> {
+        let body = request.body;
+        let most = if most == 0 { u64::MAX } else { most };
+        if matches!(body, Body::Length(length) if length > most) {
+            return Err(TOO_LARGE);
+        }
+        let pump = Pump::new(body, Framing::Chunks.encode(&body)).at_most(most);
+        Ok(Self { pump, done: false, refused: false, half_closed: false, patience: request.grpc })
+    }
+
+    /// Begins again from the first byte; only if all of it is at hand, or nothing was sent.
+    fn rewind(&mut self) {
+        self.pump.rewind();
+        self.refused = false;
+        self.done = false;
     }
 }
 
 impl<S: Downstream> Connection<S> {
     /// Steps 4 to 7: asks one worker after the other until one begins to answer; its first bytes are in `b.up`.
+    ///
+    /// Nothing sent, or nothing done with it as an HTTP/2 worker can say: any request goes to another worker,
+    /// until each was asked. Something sent: only what may be
+    /// done twice goes on, that once only (so that no request goes round killing workers), on a new connection,
+    /// and while the version's retry budget lasts (so that retries do not multiply an outage).
     pub(super) async fn ask(
         &mut self,
         planned: &Planned,
         upload: &mut Upload,
         b: &mut Buffers,
     ) -> Result<Link, Failure> {
-        let repeatable = planned.request.idempotent && upload.pump.is_read();
-        let mut left_out: Vec<u64> = Vec::new();
-        let (mut only_new, mut asked_again) = (false, false);
+        let version = &planned.version;
+        // Only what lies in `b.request` whole can be sent again.
+        let is_whole = upload.pump.is_read();
+        let repeatable = planned.request.idempotent && is_whole;
+        let mut asking = Asking { tried: Tried::default(), repeatable, turn: self.thread.turn() };
+        let mut sent_again = false;
         let mut failure = Refusal::new(Cause::NotReady, "the version has no ready worker");
-        let turn = self.thread.turn();
         loop {
-            let Some(worker) = balance::pick(&planned.version.ready, &left_out, turn) else {
-                return Err(Failure::Refused(failure));
+            let (waited_for, place);
+            let chosen = match version.delivery.max_in_flight {
+                None => {
+                    place = None;
+                    self.thread.choose(version, &asking, |_| true)
+                }
+                Some(most) => {
+                    (waited_for, place) =
+                        Box::pin(self.place(version, most, &asking, upload, b)).await?.unzip();
+                    waited_for.as_ref().map_or(Choice::Nobody, Choice::Worker)
+                }
             };
+            let Choice::Worker(worker) = chosen else { return Err(Failure::Refused(failure)) };
+            let only_new = sent_again || asking.tried.stale.is_some();
             let mut link = match self.link(worker, repeatable, only_new).await {
                 Ok(link) => link,
                 Err(refusal) => {
-                    left_out.push(worker.serial);
+                    self.thread.worker_failed(version, worker, &refusal.detail);
+                    asking.tried.failed.push(worker.serial);
                     failure = refusal;
                     continue;
                 }
             };
-            let how = match self.next_bytes(&mut link, upload, b).await {
-                Ok(()) => return Ok(link),
-                Err(Lost::For(failure)) => return Err(failure),
-                Err(Lost::Died(how)) => how,
+            link.place = place;
+            let lost = match self.next_bytes(&mut link, upload, b).await {
+                Ok(()) => {
+                    self.thread.worker_answered(version, worker);
+                    return Ok(link);
+                }
+                Err(lost) => lost,
             };
-            failure = Refusal::new(
-                Cause::UpstreamClosed,
-                format!("worker {} closed the connection before it answered: {how}", worker.worker),
-            );
-            // Nothing sent: any request may go elsewhere. Something sent: only what may be done twice, and
-            // that once only, so that no request goes round killing workers.
-            if !(upload.pump.is_unsent() || repeatable && !asked_again) {
-                return Err(Failure::Refused(failure));
-            }
-            if link.reused {
-                only_new = true;
+            let unprocessed =
+                is_whole && matches!(&lost, Lost::Died(Some(error)) if h2c::failure::is_unprocessed(error));
+            let idle_died =
+                link.reused && matches!(lost, Lost::Died(_)) || unprocessed && asking.tried.stale.is_none();
+            failure = match lost {
+                Lost::Died(how) => Refusal::new(
+                    Cause::UpstreamClosed,
+                    format!(
+                        "worker {} closed the connection before it answered: {}",
+                        worker.worker,
+                        died(how.as_ref())
+                    ),
+                ),
+                Lost::For(Failure::Refused(silence)) if silence.cause == Cause::UpstreamTimeout => silence,
+                Lost::For(failure) => return Err(failure),
+            };
+            // Its place is free from here on.
+            drop(link);
+            if idle_died {
+                asking.tried.stale = Some(worker.serial);
             } else {
-                asked_again |= !upload.pump.is_unsent();
-                left_out.push(worker.serial);
+                self.thread.worker_failed(version, worker, &failure.detail);
+                asking.tried.failed.push(worker.serial);
             }
-            upload.pump.rewind();
-            upload.refused = false;
-            upload.done = false;
+            if !upload.pump.is_unsent() && !unprocessed {
+                let again =
+                    repeatable && !sent_again && self.thread.remembered.borrow_mut().take_retry(version);
+                if !again {
+                    return Err(Failure::Refused(failure));
+                }
+                sent_again = true;
+            }
+            upload.rewind();
         }
     }
 
@@ -112,7 +175,7 @@ impl<S: Downstream> Connection<S> {
             }
         }
         // Boxed, as is all that is rare: an idle connection of a client has the size of its largest future.
-        let connecting = Box::pin(upstream::connect(worker.clone(), thread.slot));
+        let connecting = Box::pin(upstream::connect(&thread.pool, worker.clone(), thread.slot));
         self.alarm.arm(thread.timeouts.connect);
         let why = match self.alarm.race(connecting).await {
             Some(Ok(link)) => return Ok(link),
@@ -130,19 +193,20 @@ impl<S: Downstream> Connection<S> {
         upload: &mut Upload,
         b: &mut Buffers,
     ) -> Result<(), Lost> {
-        self.alarm.arm(self.thread.timeouts.first_byte);
+        let first_byte = upload.patience.unwrap_or(self.thread.timeouts.first_byte);
+        self.alarm.arm(first_byte);
         poll_fn(|cx| {
             if let Err(failure) = self.poll_upload(cx, link, upload, &mut b.down, &mut b.request) {
                 return Poll::Ready(Err(Lost::For(failure)));
             }
             match b.up.poll_fill(cx, &mut link.stream) {
                 Poll::Ready(Ok(1..)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Died("end of stream".to_owned()))),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Died(error.to_string()))),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Died(None))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Died(Some(error)))),
                 Poll::Pending => {}
             }
             if upload.pump.take_moved() && !upload.half_closed {
-                self.alarm.arm(self.thread.timeouts.first_byte);
+                self.alarm.arm(first_byte);
             }
             if !self.alarm.expired() {
                 return Poll::Pending;
@@ -150,7 +214,8 @@ impl<S: Downstream> Connection<S> {
             if upload.half_closed {
                 return Poll::Ready(Err(Lost::For(Failure::Gone)));
             }
-            let detail = format!("the worker sent nothing for {:?}", self.thread.settings.first_byte_timeout);
+            let waited = upload.patience.map_or(self.thread.settings.first_byte_timeout, clock::duration);
+            let detail = format!("the worker sent nothing for {waited:?}");
             Poll::Ready(Err(Lost::For(Failure::Refused(Refusal::new(Cause::UpstreamTimeout, detail)))))
         })
         .await
@@ -165,30 +230,30 @@ impl<S: Downstream> Connection<S> {
         down: &mut Buf,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
+        if self.io.poll_reset(cx).is_ready() {
+            return Err(Failure::Gone);
+        }
         if !upload.done && !upload.refused {
             match upload.pump.poll(cx, &mut self.io, down, &mut link.stream, out) {
                 Poll::Ready(Ok(())) => upload.done = true,
                 Poll::Ready(Err(Stopped::Write)) => upload.refused = true,
                 Poll::Ready(Err(Stopped::Read(_))) => return Err(Failure::Gone),
                 Poll::Ready(Err(Stopped::Framing(bad))) => return Err(bad_body(bad)),
-                Poll::Pending => {}
+                Poll::Pending => return Ok(()),
             }
         }
-        self.poll_client(cx, upload, down)
+        if upload.done { self.poll_client(cx, upload, down) } else { Ok(()) }
     }
 
-    /// Sees whether the client leaves, once its request is sent.
+    /// Reads ahead to see whether the client leaves. The next request may come already; a full buffer of it
+    /// waits in the kernel.
     pub(super) fn poll_client(
         &mut self,
         cx: &mut Context<'_>,
         upload: &mut Upload,
         down: &mut Buf,
     ) -> Result<(), Failure> {
-        if self.io.poll_reset(cx).is_ready() {
-            return Err(Failure::Gone);
-        }
-        // The next request may come already; a full buffer of it waits in the kernel.
-        while !S::FRAMES && upload.done && !upload.half_closed && !down.is_full() {
+        while !S::FRAMES && !upload.half_closed && !down.is_full() {
             match down.poll_fill(cx, &mut self.io) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => {

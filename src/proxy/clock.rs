@@ -67,6 +67,11 @@ impl Clock {
         self.now.get()
     }
 
+    /// The moment of the last tick, without asking the system.
+    pub(crate) fn instant(&self) -> Instant {
+        self.anchor.get().0
+    }
+
     /// Milliseconds since 1970 at `instant`, without asking the system.
     pub(crate) fn wall_ms(&self, instant: Instant) -> u64 {
         let (then, wall) = self.anchor.get();
@@ -102,6 +107,11 @@ impl Clock {
 /// How many ticks a duration is, at least: the current tick has already begun.
 pub(crate) fn ticks(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER).saturating_add(1)
+}
+
+/// The longest duration that takes this many ticks.
+pub(crate) fn duration(ticks: u64) -> Duration {
+    TICK.saturating_mul(u32::try_from(ticks.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
 fn anchor() -> (Instant, u64) {
@@ -178,6 +188,7 @@ mod tests {
             assert_eq!(ticks(Duration::from_millis(ms)), expected, "{ms} ms");
         }
         assert_eq!(ticks(Duration::MAX), NEVER);
+        assert_eq!(duration(ticks(Duration::from_millis(251))), Duration::from_millis(500));
     }
 
     struct Owner(Clock);

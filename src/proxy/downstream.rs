@@ -9,6 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::proxy::ends::{BodyReceiver, BodySender};
@@ -44,8 +45,9 @@ pub(crate) trait Downstream: BodySender + BodyReceiver {
         Poll::Pending
     }
 
-    /// Makes sure that the client takes what it got for broken; for HTTP/1 the end of the connection does.
-    fn abort(&mut self) {}
+    /// Makes sure that the client takes what it got for broken; for HTTP/1 the end of the connection does. `code`
+    /// is what an HTTP/2 worker has said.
+    fn abort(&mut self, _code: Option<Reason>) {}
 }
 
 /// HTTP/1 over any stream of bytes.

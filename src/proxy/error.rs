@@ -45,6 +45,8 @@ causes! {
     BadRequest => "bad-request", 400, "Bad Request", "the request is not valid HTTP/1.1; see `detail`";
     /// The head did not arrive in time.
     RequestTimeout => "request-timeout", 408, "Request Timeout", "send the whole request head at once";
+    /// The body is larger than allowed.
+    BodyTooLarge => "body-too-large", 413, "Content Too Large", "send less at a time, or see `limits: {body: ..}` in switchman.yaml";
     /// The request target is longer than allowed.
     UriTooLong => "uri-too-long", 414, "URI Too Long", "shorten the URL, or send the data in the body";
     /// An `Expect` other than `100-continue`.
@@ -67,6 +69,10 @@ causes! {
     NoVersion => "no-version", 503, "Service Unavailable", "switchman versions; then switchman rules explain";
     /// The version has no ready worker.
     NotReady => "not-ready", 503, "Service Unavailable", "switchman versions shows its state and the reason";
+    /// Every worker has all the requests that it takes, and so many wait already.
+    QueueFull => "queue-full", 503, "Service Unavailable", "add workers, or see `max_in_flight` and `queue` in switchman.yaml";
+    /// Every worker had all the requests that it takes, for too long.
+    QueueTimeout => "queue-timeout", 503, "Service Unavailable", "add workers, or see `max_in_flight` and `queue` in switchman.yaml";
     /// None of the version's workers accepted a connection.
     ConnectFailed => "connect-failed", 502, "Bad Gateway", "switchman versions; then switchman logs VERSION";
     /// The worker closed the connection before it had answered.

@@ -2,13 +2,15 @@
 //! answer (4 to 7) is in [`super::ask`].
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 
+use h2::Reason;
 use tokio::io::AsyncWriteExt;
 
 use crate::config::Coding;
-use crate::proxy::ask::{HALF_CLOSED, Lost, Upload};
+use crate::proxy::ask::{HALF_CLOSED, Lost, Upload, died};
 use crate::proxy::body::ahead::Ahead;
 use crate::proxy::body::coding;
 use crate::proxy::body::compress::{self, Compressor};
@@ -17,14 +19,14 @@ use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::h1::chunked::BadChunk;
-use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped};
+use crate::proxy::h1::pump::{Body, Encode, Pump, Stopped, TOO_LARGE};
 use crate::proxy::h1::response::{self, ResponseHead};
 use crate::proxy::handler::{After, Connection, Planned};
 use crate::proxy::headers::{self, Added};
 use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
 use crate::proxy::upgrade;
-use crate::proxy::upstream::Link;
+use crate::proxy::upstream::{Link, h2c};
 
 /// Why an exchange did not end well.
 #[derive(Debug)]
@@ -33,8 +35,9 @@ pub(crate) enum Failure {
     Gone,
     /// Nothing of an answer was sent: it gets one of ours.
     Refused(Refusal),
-    /// The answer broke off in the middle: the connection ends, so that the client notices.
-    Cut(Refusal),
+    /// The answer broke off in the middle: the connection ends, so that the client notices. The code is what an
+    /// HTTP/2 worker has said.
+    Cut(Refusal, Option<Reason>),
 }
 
 /// What is needed of a response head after it was written.
@@ -66,7 +69,7 @@ impl<S: Downstream> Connection<S> {
         b: &mut Buffers,
     ) -> Result<(u16, After), Failure> {
         let request = &planned.request;
-        let mut upload = Upload::new(request.body);
+        let mut upload = Upload::new(request, self.thread.settings.body_bytes).map_err(bad_body)?;
         b.up.clear();
         let delivery = &planned.version.delivery;
         // Held until the exchange has ended.
@@ -92,7 +95,11 @@ impl<S: Downstream> Connection<S> {
         }
         download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
         let timeouts = &self.thread.timeouts;
-        let silence_max = if answer.event_stream { timeouts.tunnel } else { timeouts.body };
+        let silence_max = match request.grpc {
+            Some(patience) => patience,
+            None if answer.event_stream => timeouts.tunnel,
+            None => timeouts.body,
+        };
         let mut from = Borrowed {
             link: Some(link),
             reusable: answer.keep_upstream,
@@ -119,7 +126,7 @@ impl<S: Downstream> Connection<S> {
         loop {
             b.response.clear();
             let left = upload.half_closed && b.down.is_empty();
-            let ends = self.thread.draining.get() || !upload.done || left;
+            let ends = self.is_last_request() || !upload.done || left;
             let limits = &self.thread.settings;
             let parsed = response::parse(b.up.filled(), limits, request.is_head, |head| {
                 if head.status == 101 && !(request.upgrade && head.websocket) {
@@ -170,7 +177,7 @@ impl<S: Downstream> Connection<S> {
             self.next_bytes(link, upload, b).await.map_err(|lost| match lost {
                 Lost::For(failure) => failure,
                 Lost::Died(how) => {
-                    let detail = format!("the worker's response head broke off: {how}");
+                    let detail = format!("the worker's response head broke off: {}", died(how.as_ref()));
                     Failure::Refused(Refusal::new(Cause::UpstreamClosed, detail))
                 }
             })?;
@@ -220,13 +227,14 @@ impl<S: Downstream> Connection<S> {
                 Poll::Ready(Err(Stopped::Framing(bad))) => return Poll::Ready(Err(cut(bad.0))),
                 Poll::Ready(Err(Stopped::Read(None))) => return Poll::Ready(Err(cut("it ended too early"))),
                 Poll::Ready(Err(Stopped::Read(Some(error)))) => {
-                    return Poll::Ready(Err(cut(&error.to_string())));
+                    return Poll::Ready(Err(reset(&error)));
                 }
                 Poll::Pending => {}
             }
             // A bad request body can no longer be answered; the client's fault it is all the same.
             let client = match &mut from.link {
                 Some(link) => self.poll_upload(cx, link, upload, &mut b.down, &mut b.request),
+                None if self.io.poll_reset(cx).is_ready() => Err(Failure::Gone),
                 None => self.poll_client(cx, upload, &mut b.down),
             };
             if client.is_err() {
@@ -275,6 +283,9 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bo
 }
 
 pub(super) fn bad_body(bad: BadChunk) -> Failure {
+    if bad == TOO_LARGE {
+        return Failure::Refused(Refusal::new(Cause::BodyTooLarge, bad.0));
+    }
     Failure::Refused(Refusal::bad(bad.0))
 }
 
@@ -283,5 +294,14 @@ fn bad_response(what: &'static str) -> Refusal {
 }
 
 fn cut(why: &str) -> Failure {
-    Failure::Cut(Refusal::new(Cause::UpstreamClosed, format!("the worker's response broke off: {why}")))
+    Failure::Cut(broke_off(why), None)
+}
+
+/// Likewise; the client is told the code, if the worker gave one.
+fn reset(error: &io::Error) -> Failure {
+    Failure::Cut(broke_off(&error.to_string()), h2c::failure::reset_code(error))
+}
+
+fn broke_off(why: &str) -> Refusal {
+    Refusal::new(Cause::UpstreamClosed, format!("the worker's response broke off: {why}"))
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proxy::clock::{Alarm, ticks};
 use crate::proxy::downstream::{Downstream, Http1};
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::Failure;
+use crate::proxy::h2;
 use crate::proxy::headers::Forwarded;
 use crate::proxy::route::{self, Client, Request, Route};
 use crate::proxy::thread::{Buffers, Thread};
@@ -30,6 +32,8 @@ pub(crate) enum After {
     Close,
     /// It is closed once the client has stopped sending.
     Linger,
+    /// It goes on as HTTP/2.
+    Http2,
 }
 
 /// One connection of a client, or one stream of one.
@@ -38,6 +42,22 @@ pub(crate) struct Connection<S> {
     pub(crate) io: S,
     pub(crate) alarm: Alarm<Thread>,
     pub(crate) client: Rc<Client>,
+    pub(crate) life: Life,
+}
+
+/// How long a connection has lived.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// The tick at which it began.
+    began: u64,
+    /// Its requests, with the one that is under way.
+    requests: u32,
+}
+
+impl Life {
+    pub(crate) fn new(thread: &Thread) -> Self {
+        Self { began: thread.clock.now(), requests: 0 }
+    }
 }
 
 /// A request that leads to a version.
@@ -84,13 +104,23 @@ where
     alarm.attach().await;
     let ip = client.to_canonical();
     let client = Rc::new(Client { ip, forwarded: Forwarded::new(ip) });
-    let mut connection = Connection { thread, io: Http1(io), alarm, client };
+    let life = Life::new(&thread);
+    let mut connection = Connection { thread, io: Http1(io), alarm, client, life };
     let mut is_new = true;
+    let mut may_be_http2 = true;
     while let Some(mut buffers) = connection.first_bytes(is_new).await {
         is_new = false;
         let mut after = After::KeepAlive;
         while after == After::KeepAlive && !buffers.down.is_empty() {
             after = connection.request(&mut buffers).await;
+            may_be_http2 &= after == After::Http2;
+        }
+        if after == After::Http2 && may_be_http2 {
+            let first = Bytes::copy_from_slice(buffers.down.filled());
+            connection.thread.give_back(buffers);
+            let Connection { thread, io: Http1(io), alarm, client, life: _ } = connection;
+            // Boxed, as is all that is rare.
+            return Box::pin(h2::serve(thread, alarm, io, client, first)).await;
         }
         if after == After::Linger {
             connection.linger(&mut buffers).await;
@@ -141,12 +171,18 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// The life of one request whose first bytes are in `b.down`.
-    async fn request(&mut self, b: &mut Buffers) -> After {
+    pub(super) async fn request(&mut self, b: &mut Buffers) -> After {
         // 1-3: to a version.
         let started = Instant::now();
+        self.life.requests = self.life.requests.saturating_add(1);
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
             Err(Unplanned::Gone) => return After::Close,
+            Err(Unplanned::Refused(refusal, _))
+                if refusal.cause == Cause::HttpVersion && h2::is_preface(b.down.filled()) =>
+            {
+                return After::Http2;
+            }
             Err(Unplanned::Refused(refusal, request)) => {
                 return Box::pin(self.refuse(&refusal, request.as_ref(), None, b)).await;
             }
@@ -160,8 +196,8 @@ impl<S: Downstream> Connection<S> {
                 self.log_gone(&version);
                 (false, After::Close)
             }
-            Err(Failure::Cut(refusal)) => {
-                self.io.abort();
+            Err(Failure::Cut(refusal, code)) => {
+                self.io.abort(code);
                 self.log(&refusal, &version);
                 (true, After::Close)
             }
@@ -177,6 +213,15 @@ impl<S: Downstream> Connection<S> {
         let now_ms = self.thread.clock.wall_ms(now);
         version.counters.record(self.thread.slot, is_error, now - started, now_ms);
         after
+    }
+
+    /// Whether the connection ends with the answer to this request.
+    pub(super) fn is_last_request(&self) -> bool {
+        let (thread, life) = (&self.thread, &self.life);
+        let most = thread.settings.requests_per_connection;
+        thread.draining.get()
+            || (most > 0 && life.requests >= most)
+            || thread.clock.now() - life.began >= thread.timeouts.age
     }
 
     /// Steps 1 to 3: reads until the head is whole, and finds its version.
@@ -257,13 +302,12 @@ mod tests {
     use super::*;
     use crate::metrics::ThreadSlot;
     use crate::proxy::Settings;
-    use crate::proxy::pages::Pages;
     use crate::routing::Live;
 
     /// Ten thousand idle connections are ten thousand of these futures: what is rare in them is boxed.
     #[tokio::test]
     async fn the_state_of_a_connection_stays_small() {
-        let thread = Rc::new(Thread::new(ThreadSlot(0), Settings::default(), Live::new(), Pages::default()));
+        let thread = Rc::new(Thread::new(ThreadSlot(0), Settings::default(), Live::new()));
         let (io, _client) = tokio::io::duplex(1);
         let alarm = Alarm::new(thread.clone());
         let serving = serve(thread, alarm, io, IpAddr::from([127, 0, 0, 1]));

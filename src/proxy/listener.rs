@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::proxy::clock::Alarm;
 use crate::proxy::handler;
+use crate::proxy::per_client;
 use crate::proxy::thread::Thread;
 
 /// Connections that the kernel may hold for us; it cuts this to `net.core.somaxconn`.
@@ -143,9 +144,15 @@ pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, s
 }
 
 fn spawn(thread: &Rc<Thread>, stream: tokio::net::TcpStream, client: SocketAddr) {
+    // Closed without a word: an answer would cost what the limit is to save.
+    let Ok(counted) = per_client::count(thread, client.ip()) else { return };
     // Made here and not in the task, so that the connection counts as open at once.
     let alarm = Alarm::new(thread.clone());
-    tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, client.ip()));
+    let serving = handler::serve(thread.clone(), alarm, stream, client.ip());
+    tokio::task::spawn_local(async move {
+        serving.await;
+        drop(counted);
+    });
 }
 
 /// An accept that failed because the client has left is nothing; one for want of files or memory needs time.

@@ -26,24 +26,32 @@
 //! Every answer that is not the worker's says so ([`error`]).
 //!
 //! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
-//! every client; where HTTP/2 differs is [`downstream`] and [`ends`].
+//! every client; where HTTP/2 ([`h2`](self::h2)) differs is [`downstream`] and [`ends`].
 
 pub(crate) mod ask;
 pub(crate) mod balance;
 pub(crate) mod body;
+pub(crate) mod budget;
 pub(crate) mod clock;
 pub(crate) mod downstream;
 pub(crate) mod ends;
 /// The answers that switchman makes itself.
 pub mod error;
 pub(crate) mod exchange;
+pub(crate) mod grpc;
 pub(crate) mod h1;
+pub(crate) mod h2;
 pub(crate) mod handler;
 pub(crate) mod headers;
+pub(crate) mod health;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod pages;
+pub(crate) mod per_client;
+pub(crate) mod place;
+pub(crate) mod queue;
 pub(crate) mod refuse;
+pub(crate) mod remembered;
 pub(crate) mod route;
 pub(crate) mod thread;
 pub(crate) mod upgrade;
@@ -60,6 +68,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 
 use crate::metrics::ThreadSlot;
+use crate::proxy::remembered::Gates;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
@@ -106,10 +115,14 @@ pub fn start(
     let (drain, _) = watch::channel(None);
     let mut handle = ProxyHandle { drain, ended: Vec::new() };
     let threads = listeners.threads.len();
+    let gates = Arc::<Gates>::default();
     for (number, sockets) in listeners.threads.into_iter().enumerate() {
-        let settings =
-            Settings { max_connections: settings.max_connections.div_ceil(threads), ..settings.clone() };
-        let (live, pages) = (live.clone(), pages.clone());
+        let settings = Settings {
+            max_connections: settings.max_connections.div_ceil(threads),
+            connections_per_client: settings.connections_per_client.div_ceil(threads),
+            ..settings.clone()
+        };
+        let (live, gates, pages) = (live.clone(), gates.clone(), pages.clone());
         let drain = handle.drain.subscribe();
         let (ended, when_ended) = watch::channel(None);
         let (started, when_started) = std::sync::mpsc::sync_channel(1);
@@ -118,7 +131,8 @@ pub fn start(
             .spawn(move || match runtime() {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    let thread = Rc::new(Thread::new(ThreadSlot(number), settings, live, pages));
+                    let thread = Thread::with_gates(ThreadSlot(number), settings, live, gates, pages);
+                    let thread = Rc::new(thread);
                     let cut = runtime.block_on(run_thread(thread, sockets, drain));
                     drop(runtime);
                     ended.send_replace(Some(cut));
@@ -178,6 +192,8 @@ async fn run_thread(
     tokio::task::spawn_local(async move { following.follow_registry().await });
     let sweeping = thread.clone();
     tokio::task::spawn_local(async move { sweeping.sweep().await });
+    let counting = thread.clone();
+    tokio::task::spawn_local(async move { counting.count_seconds().await });
 
     let deadline = match drain.wait_for(Option::is_some).await {
         Ok(deadline) => deadline.unwrap_or_default(),

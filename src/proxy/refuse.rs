@@ -7,7 +7,8 @@ use tokio::io::AsyncWriteExt;
 
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
-use crate::proxy::error::{self, Cause, Manner, Refusal};
+use crate::proxy::error::{self, Answer, Cause, Manner, Refusal};
+use crate::proxy::grpc;
 use crate::proxy::h1::{lines, target};
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
@@ -28,7 +29,7 @@ impl<S: Downstream> Connection<S> {
     ) -> After {
         tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
         // What follows a request that was not understood, or whose body was not read, cannot be understood.
-        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.thread.draining.get());
+        let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.is_last_request());
         if version.is_none()
             && let Some(request) = whole
         {
@@ -40,12 +41,11 @@ impl<S: Downstream> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        let mut answer = error::answer(refusal, version);
-        if request.is_some() {
-            let host = target::without_port(lines::values(&b.request, "host").next().unwrap_or_default());
-            let service = self.thread.with_routing(|r| Some(r.service_for_host(host)?.name.clone()));
-            self.thread.pages.dress(&mut answer, refusal, service.as_ref(), &b.request);
-        }
+        let answer = match request {
+            Some(request) if request.grpc.is_some() => grpc::answer(refusal, version),
+            Some(_) => self.dressed(refusal, version, &b.request),
+            None => error::answer(refusal, version),
+        };
         self.io.answer(&answer, manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);
         let io = &mut self.io;
@@ -58,6 +58,15 @@ impl<S: Downstream> Connection<S> {
             Some(Ok(())) => After::Linger,
             _ => After::Close,
         }
+    }
+
+    /// The answer in the form that the request wishes whose head is `request`, on a page of its service.
+    fn dressed(&self, refusal: &Refusal, version: Option<&str>, request: &[u8]) -> Answer {
+        let mut answer = error::answer(refusal, version);
+        let host = target::without_port(lines::values(request, "host").next().unwrap_or_default());
+        let service = self.thread.with_routing(|r| Some(r.service_for_host(host)?.name.clone()));
+        self.thread.pages.dress(&mut answer, refusal, service.as_ref(), request);
+        answer
     }
 
     /// Says what went wrong with a worker; at most one line a second.

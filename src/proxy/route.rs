@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::proxy::error::{Cause, Refusal};
+use crate::proxy::grpc;
 use crate::proxy::h1::pump::Body;
 use crate::proxy::h1::request::{self, RequestHead};
 use crate::proxy::h1::target;
@@ -28,6 +29,8 @@ pub(crate) struct Request {
     /// It asks for a WebSocket.
     pub(crate) upgrade: bool,
     pub(crate) body: Body,
+    /// It is gRPC; for how many ticks it may stand still.
+    pub(crate) grpc: Option<u64>,
 }
 
 /// Where a request goes.
@@ -74,6 +77,7 @@ pub(crate) fn plan(
             keep_alive: head.keep_alive,
             upgrade: head.upgrade,
             body: head.body,
+            grpc: head.grpc.then(|| grpc::silence_max(head.headers, thread.timeouts.tunnel)),
         };
         (request, route)
     })?;
@@ -116,14 +120,14 @@ pub(crate) fn no_version(reason: NoVersion, service: &str) -> Refusal {
 }
 
 /// A parsed head as rules see it.
-struct View<'a, 'h, 'b> {
+pub(crate) struct View<'a, 'h, 'b> {
     head: &'a RequestHead<'h, 'b>,
     client: IpAddr,
     id: OnceCell<String>,
 }
 
 impl<'a, 'h, 'b> View<'a, 'h, 'b> {
-    fn new(head: &'a RequestHead<'h, 'b>, client: IpAddr) -> Self {
+    pub(crate) fn new(head: &'a RequestHead<'h, 'b>, client: IpAddr) -> Self {
         Self { head, client, id: OnceCell::new() }
     }
 }

@@ -14,6 +14,8 @@ use crate::proxy::clock::{Clock, HasClock, ticks};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::limits::Settings;
 use crate::proxy::pages::Pages;
+use crate::proxy::per_client::PerClient;
+use crate::proxy::remembered::{Gates, Remembered};
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
@@ -65,6 +67,8 @@ pub(crate) struct Timeouts {
     pub(crate) body: u64,
     pub(crate) tunnel: u64,
     pub(crate) wait: u64,
+    /// The greatest age of a connection.
+    pub(crate) age: u64,
 }
 
 impl Timeouts {
@@ -77,6 +81,7 @@ impl Timeouts {
             body: ticks(settings.body_timeout),
             tunnel: ticks(settings.tunnel_timeout),
             wait: ticks(settings.wait_timeout),
+            age: if settings.connection_age.is_zero() { u64::MAX } else { ticks(settings.connection_age) },
         }
     }
 }
@@ -97,12 +102,14 @@ pub(crate) struct Thread {
     pub(crate) compressing: Rc<()>,
     /// What answers of ours look like.
     pub(crate) pages: Pages,
+    pub(crate) remembered: RefCell<Remembered>,
+    pub(crate) clients: RefCell<PerClient>,
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
     #[allow(clippy::vec_box, reason = "a set moves often: to a connection and back, as one pointer")]
     buffers: RefCell<Vec<Box<Buffers>>>,
-    turn: Cell<usize>,
+    turn: Cell<u64>,
     /// The tick of the last warning, so that a dead worker does not flood the log.
     warned: Cell<Option<u64>>,
 }
@@ -114,7 +121,20 @@ impl HasClock for Thread {
 }
 
 impl Thread {
-    pub(crate) fn new(slot: ThreadSlot, settings: Settings, live: Arc<Live>, pages: Pages) -> Self {
+    /// A thread that is alone.
+    #[cfg(test)]
+    pub(crate) fn new(slot: ThreadSlot, settings: Settings, live: Arc<Live>) -> Self {
+        Self::with_gates(slot, settings, live, Arc::default(), Pages::default())
+    }
+
+    /// One of several threads, which share `gates` and `pages`.
+    pub(crate) fn with_gates(
+        slot: ThreadSlot,
+        settings: Settings,
+        live: Arc<Live>,
+        gates: Arc<Gates>,
+        pages: Pages,
+    ) -> Self {
         Self {
             slot,
             timeouts: Timeouts::new(&settings),
@@ -123,13 +143,23 @@ impl Thread {
             share: Share::default(),
             compressing: Rc::default(),
             pages,
+            remembered: RefCell::new(Remembered::new(slot, gates)),
+            clients: RefCell::new(PerClient::new(&settings)),
             draining: Cell::new(false),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),
-            turn: Cell::new(slot.0),
+            turn: Cell::new(fastrand::u64(..)),
             warned: Cell::new(None),
             settings,
             live,
+        }
+    }
+
+    /// Begins each second of the retry budgets; for as long as the thread runs.
+    pub(crate) async fn count_seconds(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.remembered.borrow_mut().next_second();
         }
     }
 
@@ -155,7 +185,7 @@ impl Thread {
     }
 
     /// Another number each time: whose turn it is among equals.
-    pub(crate) fn turn(&self) -> usize {
+    pub(crate) fn turn(&self) -> u64 {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
         turn
@@ -176,7 +206,9 @@ impl Thread {
         let mut generations = self.live.watch();
         loop {
             generations.borrow_and_update();
-            self.pool.borrow_mut().sync(&self.live.load());
+            let routing = self.live.load();
+            self.pool.borrow_mut().sync(&routing);
+            self.remembered.borrow_mut().sync(&routing);
             if generations.changed().await.is_err() {
                 return;
             }

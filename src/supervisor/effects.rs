@@ -44,7 +44,7 @@ impl Supervisor {
     }
 
     fn start_process(&mut self, key: &Key, process: ProcessId, worker: WorkerId, urgent: bool) {
-        let (ports, logs, events) = (self.ports.clone(), self.logs.clone(), self.events.clone());
+        let (places, logs, events) = (self.places.clone(), self.logs.clone(), self.events.clone());
         let turns = (!urgent).then(|| self.turns.clone());
         let run_folder =
             self.settings.state.join(RUN_FOLDER).join(key.service.as_str()).join(key.version.as_str());
@@ -61,7 +61,7 @@ impl Supervisor {
             },
             run,
             spec: version.spec.clone(),
-            ports,
+            places,
             logs,
             turns,
         };

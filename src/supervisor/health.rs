@@ -1,60 +1,125 @@
 //! One readiness check of one worker: is it there, and what does it say.
 
-use std::net::SocketAddr;
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::either::Either;
+
+use crate::config::Protocol;
+use crate::registry::Address;
+
+/// What the worker finds in its log.
+const USER_AGENT: &str = "switchman-ready-check";
 
 /// A connection is accepted within `timeout`; else why not.
-pub(crate) async fn tcp(address: SocketAddr, timeout: Duration) -> Result<(), String> {
-    within(timeout, "a connection", address, async {
-        TcpStream::connect(address).await.map(drop).map_err(|e| refused(address, &e))
-    })
-    .await
+pub(crate) async fn connects(address: &Address, timeout: Duration) -> Result<(), String> {
+    within(timeout, "a connection", address, async { connect(address).await.map(drop) }).await
 }
 
 /// GET of `path` over a connection of its own answers 2xx or 3xx within `timeout`; else why not.
-pub(crate) async fn http(address: SocketAddr, path: &str, timeout: Duration) -> Result<(), String> {
+pub(crate) async fn http(
+    address: &Address,
+    protocol: Protocol,
+    path: &str,
+    timeout: Duration,
+) -> Result<(), String> {
     let asked = format!("GET {path}");
     within(timeout, &asked, address, async {
-        let stream = TcpStream::connect(address).await.map_err(|e| refused(address, &e))?;
-        let broken = |e: &dyn std::error::Error| format!("GET {path} was not answered with HTTP: {e}");
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
-        let request = hyper::Request::get(path)
-            .header("host", address.to_string())
-            .header("user-agent", "switchman-ready-check")
-            .header("connection", "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|e| {
-                format!("GET {path} cannot be asked: {e}; hint: correct `ready: {{http: {path}}}`")
-            })?;
-        // The connection moves only while it is polled; when this ends, both are dropped and it is closed.
-        let answer = sender.send_request(request);
-        tokio::pin!(answer);
-        let answer = tokio::select! {
-            answer = &mut answer => answer,
-            // It ended, perhaps with the answer in its last bytes.
-            _ = connection => answer.await,
+        let stream = connect(address).await?;
+        let host = match address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(_) => "localhost".to_owned(),
         };
-        let status = answer.map_err(|e| broken(&e))?.status();
-        if status.is_success() || status.is_redirection() {
-            Ok(())
-        } else {
-            Err(format!("GET {path} answered {}", status.as_u16()))
+        let uri = match protocol {
+            Protocol::Http1 => path.to_owned(),
+            Protocol::H2c => format!("http://{host}{path}"),
+        };
+        let request = Request::get(uri).header("user-agent", USER_AGENT);
+        let cannot = |e| format!("GET {path} cannot be asked: {e}; hint: correct `ready: {{http: {path}}}`");
+        let answer = match protocol {
+            Protocol::Http1 => {
+                let request = request.header("host", host).header("connection", "close");
+                over_http1(stream, request.body(Empty::new()).map_err(cannot)?).await
+            }
+            Protocol::H2c => over_h2c(stream, request.body(()).map_err(cannot)?).await,
+        };
+        match answer {
+            Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
+            Ok(status) => Err(format!("GET {path} answered {}", status.as_u16())),
+            Err(error) => {
+                let (spoken, hint) = match protocol {
+                    Protocol::Http1 => ("HTTP", ""),
+                    Protocol::H2c => {
+                        ("HTTP/2", "; hint: a worker that speaks HTTP/1.1 wants `protocol: http1`")
+                    }
+                };
+                Err(format!("GET {path} was not answered with {spoken}: {error}{hint}"))
+            }
         }
     })
     .await
 }
 
+async fn connect(address: &Address) -> Result<Either<TcpStream, UnixStream>, String> {
+    let connected = match address {
+        Address::Tcp(address) => TcpStream::connect(address).await.map(Either::Left),
+        Address::Unix(path) => UnixStream::connect(path).await.map(Either::Right),
+    };
+    connected.map_err(|error| refused(address, &error))
+}
+
+// The connection moves only while it is polled; when one of these ends, it is dropped, and with that closed.
+
+async fn over_http1<S>(
+    stream: S,
+    request: Request<Empty<Bytes>>,
+) -> Result<StatusCode, Box<dyn Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
+    let answer = tokio::select! {
+        answer = &mut answer => answer,
+        // It ended, perhaps with the answer in its last bytes.
+        _ = connection => answer.await,
+    };
+    Ok(answer?.status())
+}
+
+async fn over_h2c<S>(stream: S, request: Request<()>) -> Result<StatusCode, Box<dyn Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (sender, connection) = h2::client::handshake(stream).await?;
+    let asking = async {
+        let (answer, _) = sender.ready().await?.send_request(request, true)?;
+        answer.await
+    };
+    tokio::pin!(asking);
+    let answer = tokio::select! {
+        answer = &mut asking => answer,
+        ended = connection => {
+            ended?;
+            asking.await
+        }
+    };
+    Ok(answer?.status())
+}
+
 async fn within(
     timeout: Duration,
     asked: &str,
-    address: SocketAddr,
+    address: &Address,
     check: impl Future<Output = Result<(), String>>,
 ) -> Result<(), String> {
     tokio::time::timeout(timeout, check)
@@ -62,9 +127,10 @@ async fn within(
         .unwrap_or_else(|_| Err(format!("{asked} was not answered on {address} within {timeout:?}")))
 }
 
-fn refused(address: SocketAddr, error: &std::io::Error) -> String {
+fn refused(address: &Address, error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => format!("nothing listens on {address}"),
+        // A socket that is not there yet is a port that is closed.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => format!("nothing listens on {address}"),
         _ => format!("connecting to {address} failed: {error}"),
     }
 }
@@ -73,10 +139,10 @@ fn refused(address: SocketAddr, error: &std::io::Error) -> String {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, UnixListener};
 
     /// Serves one connection with these bytes, then closes it.
-    async fn answers(bytes: &'static str) -> SocketAddr {
+    async fn answers(bytes: &'static str) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -85,7 +151,7 @@ mod tests {
             let _ = stream.read(&mut head).await.unwrap();
             stream.write_all(bytes.as_bytes()).await.unwrap();
         });
-        address
+        Address::Tcp(address)
     }
 
     #[tokio::test]
@@ -100,7 +166,7 @@ mod tests {
             ("", Err("GET /healthz was not answered")),
         ] {
             let address = answers(answer).await;
-            match (http(address, "/healthz", SECOND).await, verdict) {
+            match (http(&address, Protocol::Http1, "/healthz", SECOND).await, verdict) {
                 (Ok(()), Ok(())) => {}
                 (Err(said), Err(words)) => assert!(said.starts_with(words), "{answer:?}: {said}"),
                 (said, _) => panic!("{answer:?}: {said:?}"),
@@ -111,12 +177,79 @@ mod tests {
     #[tokio::test]
     async fn silence_and_a_closed_port_are_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let said = http(address, "/", Duration::from_millis(50)).await.unwrap_err();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let said = http(&address, Protocol::Http1, "/", Duration::from_millis(50)).await.unwrap_err();
         assert!(said.contains("was not answered on 127.0.0.1") && said.contains("within 50ms"), "{said}");
-        assert_eq!(tcp(address, Duration::from_secs(1)).await, Ok(()));
+        assert_eq!(connects(&address, Duration::from_secs(1)).await, Ok(()));
         drop(listener);
-        let said = tcp(address, Duration::from_secs(1)).await.unwrap_err();
+        let said = connects(&address, Duration::from_secs(1)).await.unwrap_err();
         assert_eq!(said, format!("nothing listens on {address}"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_asked_like_a_port_and_one_that_is_not_there_is_closed() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.sock");
+        let address = Address::Unix(path.clone());
+        let said = connects(&address, SECOND).await.unwrap_err();
+        assert_eq!(said, format!("nothing listens on unix:{}", path.display()));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(connects(&address, SECOND).await, Ok(()));
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 1024];
+                let n = stream.read(&mut head).await.unwrap();
+                if n == 0 {
+                    continue;
+                }
+                let is_good = head[..n].starts_with(b"GET /healthz HTTP/1.1\r\n")
+                    && contains(&head[..n], "host: localhost");
+                let status = if is_good { "204 No Content" } else { "400 Bad" };
+                stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.unwrap();
+            }
+        });
+        assert_eq!(http(&address, Protocol::Http1, "/healthz", SECOND).await, Ok(()));
+    }
+
+    fn contains(bytes: &[u8], text: &str) -> bool {
+        String::from_utf8_lossy(bytes).contains(text)
+    }
+
+    /// Serves HTTP/2 without TLS, always with this status.
+    async fn speaks_h2c(status: u16) -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        assert_eq!(request.uri().path(), "/healthz");
+                        let head = http::Response::builder().status(status).body(()).unwrap();
+                        respond.send_response(head, true).unwrap();
+                    }
+                });
+            }
+        });
+        Address::Tcp(address)
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_speaks_http2_is_asked_in_http2() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let good = speaks_h2c(200).await;
+        assert_eq!(http(&good, Protocol::H2c, "/healthz", SECOND).await, Ok(()));
+        let bad = speaks_h2c(503).await;
+        let said = http(&bad, Protocol::H2c, "/healthz", SECOND).await.unwrap_err();
+        assert_eq!(said, "GET /healthz answered 503");
+        // Each taken for the other.
+        let said = http(&good, Protocol::Http1, "/healthz", SECOND).await.unwrap_err();
+        assert!(said.contains("was not answered with HTTP: "), "{said}");
+        let http1 = answers("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let said = http(&http1, Protocol::H2c, "/healthz", SECOND).await.unwrap_err();
+        assert!(said.contains("was not answered with HTTP/2") && said.contains("protocol: http1"), "{said}");
     }
 }

@@ -1,7 +1,8 @@
 //! How a worker's process is started, and in words: why it could not be, and how it ended.
 
+use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -9,6 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::Command;
 
 use crate::config::{RunCommand, RunSpec};
+use crate::registry::Address;
 use crate::version::{ServiceName, VersionId, WorkerId};
 
 /// What a worker is told about itself.
@@ -24,12 +26,17 @@ pub(crate) struct Identity {
 }
 
 /// The command of one worker: in its own process group, without input, its output piped.
-pub(crate) fn command(run: &RunCommand, spec: &RunSpec, who: &Identity, address: SocketAddr) -> Command {
-    let port = address.port().to_string();
+pub(crate) fn command(run: &RunCommand, spec: &RunSpec, who: &Identity, address: &Address) -> Command {
+    // What it is not given it must not find in switchman's own environment either. HOST holds for both: an
+    // application that does not know SOCKET must not open a port to everybody.
+    let (ip, place, given, absent) = match address {
+        Address::Tcp(address) => (address.ip(), address.port().to_string().into(), "PORT", "SOCKET"),
+        Address::Unix(path) => (IpAddr::V4(Ipv4Addr::LOCALHOST), OsString::from(path), "SOCKET", "PORT"),
+    };
     let mut command = match run {
         RunCommand::Shell(text) => {
             let mut command = Command::new("sh");
-            command.args(["-c", text, "sh", &port]).arg(&who.pidfile);
+            command.args(["-c", text, "sh"]).arg(&place).arg(&who.pidfile);
             command
         }
         RunCommand::Exec(words) => {
@@ -41,8 +48,9 @@ pub(crate) fn command(run: &RunCommand, spec: &RunSpec, who: &Identity, address:
     command
         .current_dir(&who.folder)
         .envs(&spec.env)
-        .env("PORT", port)
-        .env("HOST", address.ip().to_string())
+        .env(given, &place)
+        .env_remove(absent)
+        .env("HOST", ip.to_string())
         .env("COMMIT", who.version.as_str())
         .env("SWITCHMAN_SERVICE", who.service.as_str())
         .env("SWITCHMAN_VERSION", who.version.as_str())

@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
+use super::socket;
+
 /// How long leftovers may take to end after TERM. Nobody is answered meanwhile, so it is short.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait for them to vanish after KILL. Only one that hangs in the kernel takes longer.
@@ -26,8 +28,12 @@ pub(super) async fn end(run: PathBuf) {
         let folder = run.clone();
         let Ok(left) = tokio::task::spawn_blocking(move || find(&folder)).await else { return };
         if left.is_empty() {
-            // Their pid files say nothing true any more. There may be none.
-            let _ = tokio::fs::remove_dir_all(&run).await;
+            // Their pid files say nothing true any more, and nobody listens on their sockets. There may be none.
+            let _ = tokio::task::spawn_blocking(move || {
+                socket::remove_left(&run);
+                std::fs::remove_dir_all(&run)
+            })
+            .await;
             return;
         }
         let signal = if begun.elapsed() < GRACE { Signal::TERM } else { Signal::KILL };

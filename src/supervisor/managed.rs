@@ -1,7 +1,6 @@
 //! One version as the supervisor holds it: its life, the facts about its processes, and how people see it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,7 +53,7 @@ pub(crate) struct Running {
     /// Tells its task to end it.
     pub(crate) stop: Option<oneshot::Sender<()>>,
     pub(crate) pid: Option<u32>,
-    pub(crate) address: Option<SocketAddr>,
+    pub(crate) address: Option<Address>,
     pub(crate) upstream: Option<Arc<Upstream>>,
     /// What it was started with.
     pub(crate) spec: Arc<RunSpec>,
@@ -132,7 +131,7 @@ impl Managed {
                     registry::Worker {
                         id,
                         pid: running.and_then(|p| p.pid),
-                        address: running.and_then(|p| p.address).map(Address::Tcp),
+                        address: running.and_then(|p| p.address.clone()),
                         state,
                         restarts,
                         upstream: process.and_then(upstream),

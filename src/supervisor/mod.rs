@@ -23,9 +23,11 @@ mod leftover;
 mod lifecycle;
 mod managed;
 mod memory;
+mod place;
 mod port;
 mod readiness;
 mod reports;
+mod socket;
 mod tree;
 mod worker;
 
@@ -48,12 +50,12 @@ use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
 use output::LogStore;
-use port::PortTable;
+use place::Places;
 use worker::Report;
 
 /// Versions that are started at the same time; more wait for their turn.
 const STARTS_AT_ONCE: usize = 8;
-/// The folder of pid files, in the state folder.
+/// The folder of pid files and sockets, in the state folder.
 const RUN_FOLDER: &str = "run";
 /// Reports that may wait before a worker's task has to.
 const EVENTS_WAITING: usize = 1_024;
@@ -112,7 +114,7 @@ struct Supervisor {
     services: BTreeMap<ServiceName, Service>,
     registry: Registry,
     live: Arc<Live>,
-    ports: PortTable,
+    places: Places,
     logs: LogStore,
     turns: Arc<Semaphore>,
     last_serial: u64,
@@ -160,6 +162,7 @@ pub fn spawn(
         })
         .collect();
     let logs = LogStore::default();
+    let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
     let (shutdown_in, shutdown) = mpsc::channel(1);
@@ -169,7 +172,7 @@ pub fn spawn(
         services,
         registry,
         live,
-        ports: PortTable::default(),
+        places,
         logs: logs.clone(),
         turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
         last_serial: 0,

@@ -1,7 +1,8 @@
-//! Waits until a worker is ready: its own process listens on its port, and its check passes.
+//! Waits until a worker is ready: its own process listens where it was told to, and its check passes.
 //!
 //! Before a check is believed, `/proc` is asked who listens: a port can be taken by somebody else between the
-//! moment it was picked and the moment the worker wants it, and requests must never be sent there.
+//! moment it was picked and the moment the worker wants it, and requests must never be sent there. Sockets lie in a
+//! folder of our own, each under a name of its own: who listens there is the worker.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +13,13 @@ use tokio::time::Instant;
 use super::health;
 use super::tree::{Listener, Tree};
 use super::worker::{Report, Reporter};
-use crate::config::{Ready, ReadyCheck};
+use crate::config::{ReadyCheck, RunSpec};
+use crate::registry::Address;
 
 /// A tree that the blocking threads look at in turn.
 pub(crate) type SharedTree = Arc<Mutex<Tree>>;
 
-/// The first pause between two looks for where a worker listens that does not listen on its port; it doubles.
+/// The first pause between two looks for where a worker listens that does not listen where it should; it doubles.
 const LOOK_ELSEWHERE_AFTER: Duration = Duration::from_millis(500);
 
 /// How the wait ended.
@@ -34,11 +36,12 @@ pub(crate) enum Verdict {
 /// Checks until there is a verdict. Reports what stands in the way, where that is worth
 /// knowing already.
 pub(crate) async fn wait(
-    ready: &Ready,
-    address: SocketAddr,
+    spec: &RunSpec,
+    address: &Address,
     tree: &SharedTree,
     reporter: &Reporter,
 ) -> Verdict {
+    let ready = &spec.ready;
     let started = Instant::now();
     let mut elsewhere = Elsewhere::default();
     loop {
@@ -54,12 +57,12 @@ pub(crate) async fn wait(
             }
             ReadyCheck::Http(_) | ReadyCheck::Tcp => {
                 // Connecting costs little; /proc lists every connection of the machine.
-                match health::tcp(address, ready.timeout).await {
+                match health::connects(address, ready.timeout).await {
                     Err(failure) => elsewhere.look(address, tree, last, reporter).await.unwrap_or(failure),
                     Ok(()) => match who_listens(tree, address).await {
                         Listener::Other => return Verdict::PortTaken,
                         Listener::Nobody => format!("nothing listens on {address}"),
-                        Listener::Own => match check(ready, address).await {
+                        Listener::Own => match check(spec, address).await {
                             Ok(()) => return Verdict::Ready,
                             Err(failure) => failure,
                         },
@@ -74,18 +77,20 @@ pub(crate) async fn wait(
     }
 }
 
-async fn check(ready: &Ready, address: SocketAddr) -> Result<(), String> {
-    match &ready.check {
-        ReadyCheck::Http(path) => health::http(address, path, ready.timeout).await,
+async fn check(spec: &RunSpec, address: &Address) -> Result<(), String> {
+    match &spec.ready.check {
+        ReadyCheck::Http(path) => health::http(address, spec.protocol, path, spec.ready.timeout).await,
         ReadyCheck::Tcp | ReadyCheck::After(_) => Ok(()),
     }
 }
 
-async fn who_listens(tree: &SharedTree, address: SocketAddr) -> Listener {
-    ask(tree, move |tree| tree.who_listens(address.port())).await
+async fn who_listens(tree: &SharedTree, address: &Address) -> Listener {
+    let Address::Tcp(address) = address else { return Listener::Own };
+    let port = address.port();
+    ask(tree, move |tree| tree.who_listens(port)).await
 }
 
-/// Looks, less and less often, where a worker listens that does not listen on its port.
+/// Looks, less and less often, where a worker listens that does not listen where it should.
 #[derive(Debug, Default)]
 struct Elsewhere {
     /// When to look next, and how long to wait after that.
@@ -97,7 +102,7 @@ impl Elsewhere {
     /// What was found last; reported when it is new. The `last` look is always a fresh one.
     async fn look(
         &mut self,
-        address: SocketAddr,
+        address: &Address,
         tree: &SharedTree,
         last: bool,
         reporter: &Reporter,
@@ -117,20 +122,24 @@ impl Elsewhere {
 }
 
 /// The sentence for a worker that listens, but not where it was told to.
-fn elsewhere(address: SocketAddr, listens_on: &[SocketAddr]) -> Option<String> {
+fn elsewhere(address: &Address, listens_on: &[SocketAddr]) -> Option<String> {
     let places: Vec<String> = listens_on.iter().map(ToString::to_string).collect();
-    let port = address.port();
-    let hint = if listens_on.iter().any(|a| a.port() == port) {
-        "make it listen on $HOST, which is 127.0.0.1"
-    } else {
-        "make it listen on $PORT"
+    let (given, hint) = match address {
+        Address::Tcp(address) => {
+            let port = address.port();
+            let hint = match listens_on.iter().any(|a| a.port() == port) {
+                true => "make it listen on $HOST, which is 127.0.0.1",
+                false => "make it listen on $PORT",
+            };
+            (format!("port it was given (PORT={port})"), hint)
+        }
+        Address::Unix(path) => {
+            let hint = "make it listen on the socket $SOCKET, or remove `upstream: unix`";
+            (format!("socket it was given (SOCKET={})", path.display()), hint)
+        }
     };
-    (!places.is_empty()).then(|| {
-        format!(
-            "the worker listens on {}, not on the port it was given (PORT={port}); hint: {hint}",
-            places.join(" and ")
-        )
-    })
+    (!places.is_empty())
+        .then(|| format!("the worker listens on {}, not on the {given}; hint: {hint}", places.join(" and ")))
 }
 
 /// Looks at the tree on a thread that may block.

@@ -6,8 +6,7 @@ use super::lifecycle::{Event, ProcessId};
 use super::readiness::Verdict;
 use super::worker::Report;
 use super::{Key, Supervisor};
-use crate::config::Protocol;
-use crate::registry::{Address, Upstream};
+use crate::registry::Upstream;
 
 impl Supervisor {
     pub(super) fn reported(&mut self, key: &Key, process: ProcessId, report: Report) {
@@ -44,9 +43,9 @@ impl Supervisor {
         let Some(version) = self.version(key) else { return };
         let worker = version.life.worker_of(process);
         if let (Some(worker), Some(running)) = (worker, version.processes.get_mut(&process))
-            && let Some(address) = running.address.map(Address::Tcp)
+            && let Some(address) = running.address.clone()
         {
-            let upstream = Upstream::new(serial, worker, address, Protocol::Http1, threads);
+            let upstream = Upstream::new(serial, worker, address, running.spec.protocol, threads);
             running.upstream = Some(Arc::new(upstream));
         }
     }

@@ -1,7 +1,7 @@
 //! The life of one process, as a task: start, watch, wait until ready, and end with everything it started.
 //!
 //! The only place that starts processes. It reports what it sees and decides nothing; when it has reported the
-//! end, nothing of the process tree is left and its port is free.
+//! end, nothing of the process tree is left and its port or socket is free.
 
 use std::io;
 use std::process::ExitStatus;
@@ -17,11 +17,12 @@ use tokio::time::Instant;
 use super::launch::{self, Identity};
 use super::lifecycle::{End, ProcessId};
 use super::output::{LogStore, Printer, Stream};
-use super::port::{PortGuard, PortTable};
+use super::place::{Place, Places};
 use super::readiness::{self, SharedTree, Verdict, ask};
 use super::tree::{Listener, Tree};
 use super::{Event, Key};
 use crate::config::{RunCommand, RunSpec};
+use crate::registry::Address;
 
 /// A start that takes longer lets the next one begin: a worker that hangs must not hold up the others.
 const TURN_MAX: Duration = Duration::from_secs(5);
@@ -40,7 +41,7 @@ pub(crate) struct Launch {
     pub(crate) who: Identity,
     pub(crate) run: RunCommand,
     pub(crate) spec: Arc<RunSpec>,
-    pub(crate) ports: PortTable,
+    pub(crate) places: Places,
     pub(crate) logs: LogStore,
     /// Starts wait for their turn here; none for one that is urgent.
     pub(crate) turns: Option<Arc<Semaphore>>,
@@ -50,7 +51,7 @@ pub(crate) struct Launch {
 #[derive(Debug)]
 pub(crate) enum Report {
     /// The process runs and was given this address.
-    Spawned { pid: u32, address: std::net::SocketAddr },
+    Spawned { pid: u32, address: Address },
     /// Something worth knowing while it is not ready.
     Noted(String),
     /// It is ready, late, or has lost its port.
@@ -90,7 +91,7 @@ struct Process {
     child: Child,
     pid: u32,
     /// Held until nothing of the process is left.
-    port: PortGuard,
+    place: Place,
     tree: SharedTree,
     readers: Vec<JoinHandle<()>>,
 }
@@ -114,7 +115,7 @@ async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Repo
         Ok(process) => process,
         Err(why) => return End::ByItself(format!("could not be started: {why}")),
     };
-    reporter.send(Report::Spawned { pid: process.pid, address: process.port.address() }).await;
+    reporter.send(Report::Spawned { pid: process.pid, address: process.place.address() }).await;
     match process.watch(launch, turn, told, reporter).await {
         Watched::Told => {
             process.terminate(launch.spec.stop.grace).await;
@@ -134,14 +135,14 @@ async fn start(launch: &Launch) -> Result<Process, String> {
         let made = tokio::fs::create_dir_all(folder).await;
         made.map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
     }
-    let port = launch.ports.pick().map_err(|e| e.to_string())?;
-    let mut command = launch::command(run, spec, who, port.address());
+    let place = launch.places.pick(spec.upstream).map_err(|e| e.to_string())?;
+    let mut command = launch::command(run, spec, who, &place.address());
     let mut child = command.spawn().map_err(|e| launch::explain_spawn(&e, run, &who.folder))?;
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
     let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile)));
     let readers = read_output(&mut child, launch, pid);
-    Ok(Process { child, pid, port, tree, readers })
+    Ok(Process { child, pid, place, tree, readers })
 }
 
 impl Process {
@@ -155,7 +156,8 @@ impl Process {
         reporter: &Reporter,
     ) -> Watched {
         let turn_over = Instant::now() + TURN_MAX;
-        let readiness = readiness::wait(&launch.spec.ready, self.port.address(), &self.tree, reporter);
+        let address = self.place.address();
+        let readiness = readiness::wait(&launch.spec, &address, &self.tree, reporter);
         tokio::pin!(readiness);
         let (mut waiting, mut passed) = (true, false);
         loop {
@@ -175,8 +177,15 @@ impl Process {
 
     /// Ends what the process has left behind, and says how it ended.
     async fn explain(self, launch: &Launch, status: io::Result<ExitStatus>, passed: bool) -> End {
-        let port = self.port.address().port();
-        let taken = !passed && ask(&self.tree, move |tree| tree.who_listens(port)).await == Listener::Other;
+        // A socket has a path that nobody else was given.
+        let port = match &self.place {
+            Place::Port(port) if !passed => Some(port.address().port()),
+            Place::Port(_) | Place::Socket(_) => None,
+        };
+        let taken = match port {
+            Some(port) => ask(&self.tree, move |tree| tree.who_listens(port)).await == Listener::Other,
+            None => false,
+        };
         kill(&self.tree).await;
         finish(self.readers).await;
         let Identity { service, version, worker, .. } = &launch.who;
@@ -185,10 +194,11 @@ impl Process {
             Ok(status) => launch::explain_exit(status, &launch.run),
             Err(error) => format!("ended, and its status cannot be read: {error}"),
         };
-        if taken || (!passed && lines.iter().any(|line| says_in_use(line))) {
-            End::PortTaken(quote(&format!("{how}: its port {port} was taken"), &lines))
-        } else {
-            End::ByItself(quote(&how, &lines))
+        match port {
+            Some(port) if taken || lines.iter().any(|line| says_in_use(line)) => {
+                End::PortTaken(quote(&format!("{how}: its port {port} was taken"), &lines))
+            }
+            _ => End::ByItself(quote(&how, &lines)),
         }
     }
 

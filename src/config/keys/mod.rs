@@ -5,8 +5,10 @@
 //! example (it must change the configuration) and every default (it must not).
 
 pub(super) mod bodies;
+pub(super) mod limits;
 
 use bodies::{BODIES, COMPRESS};
+use limits::{BALANCE, LIMITS, QUEUE};
 
 /// One key.
 #[derive(Debug)]
@@ -53,8 +55,10 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 10] =
-    [&FILE, &ADMIN, &ETCD, &SERVICE, &RULES, &BODIES, &COMPRESS, &RUN, &READY, &STOP];
+pub(super) const ALL: [&Section; 13] = [
+    &FILE, &ADMIN, &ETCD, &LIMITS, &SERVICE, &RULES, &BALANCE, &QUEUE, &BODIES, &COMPRESS, &RUN, &READY,
+    &STOP,
+];
 
 const fn key(
     name: &'static str,
@@ -114,6 +118,7 @@ pub(super) const FILE: Section = Section {
             "How long running requests may take to end when switchman shuts down.",
         ),
         bodies::ERRORS,
+        key("limits", "map", Words("as below"), "{body: 10MiB}", "What bounds connections and requests."),
         key(
             "services",
             "map of services",
@@ -237,8 +242,8 @@ pub(super) const RUN: Section = Section {
             "text, or list of texts",
             Words("none: each version folder must say it"),
             r#""node server.js --port $PORT""#,
-            "The command of a worker. A text runs under `sh -c`, with `$1` = port and `$2` = pidfile. A list is \
-             executed as it is: nothing in it is expanded.",
+            "The command of a worker. A text runs under `sh -c`, with `$1` = port (or socket) and `$2` = pidfile. \
+             A list is executed as it is: nothing in it is expanded.",
         ),
         key(
             "env",
@@ -248,6 +253,21 @@ pub(super) const RUN: Section = Section {
             "Environment variables added to switchman's own. Values are taken as they are written.",
         ),
         key("workers", "1 to 1000", Value("1"), "2", "Workers of a version."),
+        key(
+            "upstream",
+            "`port` or `unix`",
+            Value("port"),
+            "unix",
+            "What a worker listens on. `port`: a port on 127.0.0.1, in `PORT`. `unix`: a unix socket, whose path is in \
+             `SOCKET`; it saves the kernel's TCP work. `PORT` is then not set, and `$1` is the path.",
+        ),
+        key(
+            "protocol",
+            "`http1` or `h2c`",
+            Value("http1"),
+            "h2c",
+            "What a worker speaks. `h2c`: HTTP/2 without TLS, by prior knowledge, as gRPC servers do.",
+        ),
         key("ready", "map", Value("{tcp: true}"), "{http: /healthz}", "How a worker shows that it is ready."),
         key("stop", "map", Words("as below"), "{grace: 10s}", "How a worker is stopped."),
     ],
@@ -260,7 +280,7 @@ pub(super) const READY: Section = Section {
     doc: "How a worker shows that it is ready: one of `http`, `tcp` and `after`.",
     keys: &[
         key("http", "path", Words("none"), "/healthz", "A GET of this path must answer 2xx or 3xx."),
-        key("tcp", "`true`", Value("true"), "true", "A connection to its port must be accepted."),
+        key("tcp", "`true`", Value("true"), "true", "A connection to its port or socket must be accepted."),
         key("after", "duration", Words("none"), "5s", "It must have run for this long. Nothing is asked."),
         key("interval", "duration, from 10ms", Value("200ms"), "1s", "Time between two checks."),
         key("timeout", "duration, from 10ms", Value("5s"), "2s", "The longest one check may take."),

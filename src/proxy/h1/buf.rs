@@ -60,6 +60,16 @@ impl Buf {
         grows
     }
 
+    /// Adds bytes that came otherwise than by [`Buf::poll_fill`].
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        let end = self.end + bytes.len();
+        if end > self.data.len() {
+            self.data.resize(end, 0);
+        }
+        self.data[self.end..end].copy_from_slice(bytes);
+        self.end = end;
+    }
+
     /// Whether a large head made it grow; such a buffer is not kept for reuse.
     pub(crate) fn is_oversized(&self) -> bool {
         self.data.len() > BUF_BYTES

@@ -93,6 +93,10 @@ impl Positions {
         self.0 |= 1 << index;
     }
 
+    pub(crate) fn contains(self, index: usize) -> bool {
+        self.0 & (1 << index) != 0
+    }
+
     /// The positions of either.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)

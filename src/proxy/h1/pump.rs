@@ -13,6 +13,9 @@ use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::{self, BadChunk, Chunked};
 
+/// The body has more bytes than are allowed.
+pub(crate) const TOO_LARGE: BadChunk = BadChunk("the body is larger than allowed");
+
 /// What is left of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
@@ -35,7 +38,7 @@ impl Body {
     }
 
     /// Takes from `bytes` what belongs to the body; returns how many bytes that was.
-    fn advance(
+    pub(crate) fn advance(
         &mut self,
         bytes: &[u8],
         mut data: impl FnMut(&[u8]),
@@ -94,6 +97,8 @@ pub(crate) struct Pump {
     ended: bool,
     /// Whether bytes moved since this was last taken.
     moved: bool,
+    /// How many more bytes of the body are allowed, without its framing.
+    room: u64,
     /// The trailers, where the bytes that leave do not hold them: lines of HTTP/1.1 text.
     trailers: Vec<u8>,
     /// Makes the body smaller on its way; gone when it has ended the body.
@@ -112,6 +117,7 @@ impl Pump {
             cleared: 0,
             ended: false,
             moved: false,
+            room: u64::MAX,
             trailers: Vec::new(),
             compressor: None,
             failed: None,
@@ -121,6 +127,11 @@ impl Pump {
     /// Compresses the body on its way; `encode` is then how the compressed bytes leave.
     pub(crate) fn compress(&mut self, compressor: Option<Box<Compressor>>) {
         self.compressor = compressor;
+    }
+
+    /// Allows a body of this many bytes, without its framing; more is [`TOO_LARGE`].
+    pub(crate) fn at_most(self, room: u64) -> Self {
+        Self { room, ..self }
     }
 
     /// The body was read and taken to its end (not yet all written, perhaps).
@@ -158,16 +169,18 @@ impl Pump {
         }
         let taken = match self.encode {
             Encode::AsIs => {
-                let taken = self.body.advance(buf.filled(), |_| {}, |_| {})?;
+                let taken = self.take(buf.filled(), |_| {}, |_| {})?;
                 out.extend_from_slice(&buf.filled()[..taken]);
                 taken
             }
             Encode::Plain => {
-                let trailers = &mut self.trailers;
+                let mut trailers = std::mem::take(&mut self.trailers);
                 let keep = |line: &[u8]| trailers.extend([line, b"\r\n"].into_iter().flatten());
-                self.body.advance(buf.filled(), |data| out.extend_from_slice(data), keep)?
+                let taken = self.take(buf.filled(), |data| out.extend_from_slice(data), keep)?;
+                self.trailers = trailers;
+                taken
             }
-            Encode::Chunk => self.body.advance(buf.filled(), |data| write_chunk(data, out), |_| {})?,
+            Encode::Chunk => self.take(buf.filled(), |data| write_chunk(data, out), |_| {})?,
         };
         buf.consume(taken);
         Ok(())
@@ -319,7 +332,7 @@ impl Pump {
             return Ok(false);
         }
         if self.encode == Encode::AsIs && self.compressor.is_none() {
-            let taken = self.body.advance(&buf.filled()[self.cleared..], |_| {}, |_| {})?;
+            let taken = self.take(&buf.filled()[self.cleared..], |_| {}, |_| {})?;
             self.cleared += taken;
             return Ok(taken > 0);
         }
@@ -383,6 +396,23 @@ impl Pump {
         Ok(())
     }
 
+    /// Takes from `bytes` what belongs to the body, if that is not more than is allowed.
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+        trailer: impl FnMut(&[u8]),
+    ) -> Result<usize, BadChunk> {
+        let mut length = 0;
+        let counted = |part: &[u8]| {
+            length += part.len() as u64;
+            data(part);
+        };
+        let taken = self.body.advance(bytes, counted, trailer)?;
+        self.room = self.room.checked_sub(length).ok_or(TOO_LARGE)?;
+        Ok(taken)
+    }
+
     fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -401,13 +431,18 @@ impl Pump {
 
 /// Writes `data` as one chunk.
 fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - data.len().leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        out.push(HEX[(data.len() >> (digit * 4)) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
+    write_size(data.len(), out);
     out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the size line of a chunk.
+pub(crate) fn write_size(size: usize, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        out.push(HEX[(size >> (digit * 4)) & 15]);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use httparse::Header;
 
 use crate::proxy::error::{Cause, Refusal};
+use crate::proxy::grpc;
 use crate::proxy::h1::chunked::Chunked;
 use crate::proxy::h1::field::{self, Field, Positions};
 use crate::proxy::h1::pump::Body;
@@ -39,6 +40,8 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) upgrade: bool,
     /// The client understands trailers and said so.
     pub(crate) te_trailers: bool,
+    /// Its body is gRPC's.
+    pub(crate) grpc: bool,
 }
 
 impl RequestHead<'_, '_> {
@@ -136,6 +139,7 @@ struct Said<'b> {
     websocket: bool,
     upgrades: usize,
     te_trailers: bool,
+    grpc: bool,
     removed: Positions,
 }
 
@@ -181,6 +185,7 @@ fn check<'h, 'b>(
         keep_alive: !options.close && (http11 || options.keep_alive),
         upgrade,
         te_trailers: said.te_trailers,
+        grpc: said.grpc,
     })
 }
 
@@ -191,7 +196,11 @@ fn gather<'b>(headers: &[Header<'b>], http11: bool) -> Result<Said<'b>, Refusal>
             return Err(Refusal::new(Cause::HeadTooLarge, "a header's name is too long"));
         }
         match field::classify(header.name) {
-            Field::Other | Field::ContentType => continue,
+            Field::Other => continue,
+            Field::ContentType => {
+                said.grpc = grpc::is_content_type(header.value);
+                continue;
+            }
             Field::Host => {
                 let host = std::str::from_utf8(header.value).ok().filter(|host| target::is_authority(host));
                 let Some(host) = host else {

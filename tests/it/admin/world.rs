@@ -179,6 +179,7 @@ pub(crate) fn service(folder: &Path, name: &ServiceName) -> config::Service {
         workers: 1,
         ready,
         stop: config::Stop { grace: Duration::from_secs(5), drain: Duration::from_secs(5) },
+        ..config::RunSpec::default()
     };
     config::Service {
         root: folder.join(name.as_str()),

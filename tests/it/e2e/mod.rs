@@ -2,10 +2,12 @@
 
 mod applications;
 mod bad_input;
+mod browser;
 mod demo;
 mod docs;
 mod deploy;
 mod faults;
 mod promote;
 mod rules;
+mod unix;
 mod versions_json;

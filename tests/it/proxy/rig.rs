@@ -15,6 +15,7 @@ use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
 use switchman::rules::publisher::Published;
 use switchman::rules::table::RuleTable;
+use switchman::rules::{Context, compile};
 use switchman::version::{ServiceName, VersionId, VersionState, WorkerId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,8 +33,8 @@ pub(crate) struct Rig {
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
     registry: Registry,
+    rules: watch::Sender<Arc<Published>>,
     delivery: Arc<Delivery>,
-    _rules: watch::Sender<Arc<Published>>,
 }
 
 pub(crate) const VERSION: &str = "4f2a91c";
@@ -77,18 +78,27 @@ impl Rig {
         let proxy = proxy::start(listeners, &live, &settings, pages).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
         let delivery = Arc::new(delivery);
-        let rig = Self { proxy, address, live, counters, registry, delivery, _rules: rules };
+        let rig = Self { proxy, address, live, counters, registry, rules, delivery };
         rig.set_workers(workers).await;
         rig
     }
 
     /// Replaces the ready workers, and waits until that is in force.
     pub(crate) async fn set_workers(&self, workers: &[Address]) -> Vec<Arc<Upstream>> {
+        self.set_workers_speaking(Protocol::Http1, workers).await
+    }
+
+    /// Likewise, for workers that speak `protocol`.
+    pub(crate) async fn set_workers_speaking(
+        &self,
+        protocol: Protocol,
+        workers: &[Address],
+    ) -> Vec<Arc<Upstream>> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let upstream = |(id, address): (usize, &Address)| {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
             let worker = WorkerId(id as u32);
-            Arc::new(Upstream::new(serial, worker, address.clone(), Protocol::Http1, THREADS))
+            Arc::new(Upstream::new(serial, worker, address.clone(), protocol, THREADS))
         };
         let ready: Vec<_> = workers.iter().enumerate().map(upstream).collect();
         let before = self.live.load().generation;
@@ -115,6 +125,19 @@ impl Rig {
         })
         .await;
         ready
+    }
+
+    /// Puts a rule document in force, without any alias.
+    pub(crate) async fn set_rules(&self, text: &str) {
+        let context = Context { file: "rules.yaml", service: "app", extra_routes: &[] };
+        let table = Arc::new(compile(text, &context).unwrap().table);
+        let before = self.live.load().generation;
+        let aliases = Arc::default();
+        self.rules.send_replace(Arc::new(Published { generation: 2, table, aliases, ..published() }));
+        eventually("the new rules are in force", || async {
+            (self.live.load().generation > before).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn connect(&self) -> Client {

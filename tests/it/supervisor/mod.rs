@@ -5,6 +5,7 @@
 mod faults;
 mod life;
 mod stop;
+mod unix;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -24,8 +25,10 @@ use switchman::supervisor::{self, Settings};
 use switchman::version::{ServiceName, VersionId, VersionState};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::either::Either;
 
 use crate::support::eventually;
 
@@ -76,6 +79,7 @@ fn spec() -> RunSpec {
             deadline: Duration::from_secs(10),
         },
         stop: Stop { grace: Duration::from_millis(300), drain: Duration::from_secs(10) },
+        ..RunSpec::default()
     }
 }
 
@@ -252,9 +256,11 @@ async fn written(file: &Path) -> String {
 
 /// GET over a connection of its own: the whole answer.
 async fn get(address: &Address, path: &str) -> String {
-    let Address::Tcp(address) = address else { panic!("{address} is no port") };
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+    let mut stream = match address {
+        Address::Tcp(address) => Either::Left(TcpStream::connect(address).await.unwrap()),
+        Address::Unix(path) => Either::Right(UnixStream::connect(path).await.unwrap()),
+    };
+    let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -1,0 +1,4 @@
+//! The answers that switchman makes itself. What must hold is in `switchman::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| switchman::fuzzing::answer(bytes));

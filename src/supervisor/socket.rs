@@ -1,0 +1,231 @@
+//! The socket files that workers were given: one number each, never used twice, in a folder for our user alone.
+//!
+//! ```text
+//! <state>/run/@sockets/7.sock        the usual place; `@` because no service can be called so
+//! /tmp/switchman-Xa81bQ/7.sock       where that is too long for a socket; <state>/run/@sockets then links to it
+//! ```
+//!
+//! The kernel takes at most [`PATH_MAX`] bytes, and a state folder may lie deep. The link tells the next switchman what
+//! one that was killed has left.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The longest path of a socket, in bytes: `sun_path` in unix(7), without the NUL at its end.
+const PATH_MAX: usize = 107;
+/// The longest name of a socket in its folder, with the slash before it.
+const NAME_MAX: usize = "/18446744073709551615.sock".len();
+/// The folder of sockets, in the folder of pid files; or the link to it.
+const FOLDER: &str = "@sockets";
+/// What the name of a folder elsewhere begins with.
+const PREFIX: &str = "switchman-";
+
+/// Hands out socket files; clonable.
+#[derive(Debug, Clone)]
+pub(crate) struct SocketTable(Arc<Sockets>);
+
+#[derive(Debug)]
+struct Sockets {
+    /// `<state>/run`.
+    run: PathBuf,
+    last: AtomicU64,
+    /// Made when the first socket is wanted.
+    folder: Mutex<Option<PathBuf>>,
+}
+
+/// One path that a worker may listen on; what lies there is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SocketGuard {
+    path: PathBuf,
+    /// The folder outlives its sockets.
+    _table: SocketTable,
+}
+
+/// No folder for sockets could be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoSocket {
+    /// The system does not let us.
+    #[error("the folder for sockets {} cannot be made: {source}; hint: make it writable, or use `upstream: port`", folder.display())]
+    Unusable { folder: PathBuf, source: io::Error },
+    /// Both the state folder and the runtime folder have too long a path.
+    #[error("a socket in {} would have more than {PATH_MAX} bytes in its path; hint: set a shorter TMPDIR or `state`, or use `upstream: port`", folder.display())]
+    TooLong { folder: PathBuf },
+}
+
+impl SocketTable {
+    /// For the sockets below `run`, the folder of pid files. Makes nothing yet.
+    pub(crate) fn new(run: PathBuf) -> Self {
+        Self(Arc::new(Sockets { run, last: AtomicU64::new(0), folder: Mutex::default() }))
+    }
+
+    /// A path that no worker was ever given by this switchman, with nothing there.
+    pub(crate) fn pick(&self) -> Result<SocketGuard, NoSocket> {
+        let number = self.0.last.fetch_add(1, Relaxed) + 1;
+        let path = self.0.folder()?.join(format!("{number}.sock"));
+        // One that an earlier switchman left, where its workers would not end.
+        let _ = fs::remove_file(&path);
+        Ok(SocketGuard { path, _table: self.clone() })
+    }
+}
+
+impl Sockets {
+    /// The folder, made if it is not there (any more).
+    fn folder(&self) -> Result<PathBuf, NoSocket> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = folder.as_ref().filter(|folder| folder.is_dir()) {
+            return Ok(folder.clone());
+        }
+        let usual = self.run.join(FOLDER);
+        let unusable = |source| NoSocket::Unusable { folder: usual.clone(), source };
+        let made = if has_room(&usual) {
+            DirBuilder::new().recursive(true).mode(0o700).create(&usual).map_err(unusable)?;
+            usual
+        } else {
+            let made = elsewhere()?;
+            let _ = fs::remove_file(&usual);
+            fs::create_dir_all(&self.run).and_then(|()| symlink(&made, &usual)).map_err(unusable)?;
+            made
+        };
+        Ok(folder.insert(made).clone())
+    }
+}
+
+/// A new folder with a short path, 0700.
+fn elsewhere() -> Result<PathBuf, NoSocket> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime = runtime.filter(|folder| folder.is_absolute() && folder.is_dir());
+    let parent = runtime.unwrap_or_else(std::env::temp_dir);
+    let made = tempfile::Builder::new()
+        .prefix(PREFIX)
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(&parent)
+        .map_err(|source| NoSocket::Unusable { folder: parent.clone(), source })?;
+    match has_room(made.path()) {
+        true => Ok(made.keep()),
+        false => Err(NoSocket::TooLong { folder: parent }),
+    }
+}
+
+fn has_room(folder: &Path) -> bool {
+    folder.as_os_str().as_bytes().len() + NAME_MAX <= PATH_MAX
+}
+
+impl Drop for Sockets {
+    /// The folder goes with its last socket; one that is not empty is left for the next start to remove.
+    fn drop(&mut self) {
+        let folder = self.folder.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if folder.as_ref().is_some_and(|folder| fs::remove_dir(folder).is_ok()) {
+            let _ = fs::remove_file(self.run.join(FOLDER));
+        }
+    }
+}
+
+impl SocketGuard {
+    /// Where a worker with this socket listens.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        // The worker may have removed it, or never made it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Removes the folder of sockets that an earlier switchman, which was killed, made elsewhere for `run`. What lies in
+/// `run` itself is not this function's.
+pub(crate) fn remove_left(run: &Path) {
+    let Ok(folder) = fs::read_link(run.join(FOLDER)) else { return };
+    let name = folder.file_name().and_then(|name| name.to_str());
+    if name.is_some_and(|name| name.starts_with(PREFIX)) && folder.is_dir() {
+        // It may be somebody else's by now; then the system says no.
+        let _ = fs::remove_dir_all(&folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn mode(folder: &Path) -> u32 {
+        fs::metadata(folder).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn each_worker_gets_a_path_of_its_own_that_is_gone_with_it() {
+        let state = tempfile::tempdir().unwrap();
+        let table = SocketTable::new(state.path().join("run"));
+        assert!(!state.path().join("run").exists(), "nothing is made before it is wanted");
+        let (one, two) = (table.pick().unwrap(), table.pick().unwrap());
+        assert_ne!(one.path(), two.path());
+        let folder = one.path().parent().unwrap().to_owned();
+        assert_eq!((folder.parent(), mode(&folder)), (Some(&*state.path().join("run")), 0o700));
+
+        let _listener = UnixListener::bind(one.path()).unwrap();
+        let before = one.path().to_owned();
+        drop(one);
+        assert!(!before.exists());
+        assert_ne!(table.pick().unwrap().path(), before, "no path is given twice");
+        drop(table);
+        assert!(folder.exists(), "a worker still holds its socket");
+        drop(two);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_lies_in_the_way_is_removed() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join(FOLDER);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("1.sock"), "").unwrap();
+        let guard = SocketTable::new(state.path().to_owned()).pick().unwrap();
+        assert!(!guard.path().exists() && guard.path().starts_with(&folder));
+    }
+
+    #[test]
+    fn a_state_folder_with_a_long_path_has_its_sockets_elsewhere() {
+        let state = tempfile::tempdir().unwrap();
+        let run = state.path().join("x".repeat(100)).join("run");
+        let table = SocketTable::new(run.clone());
+        let guard = table.pick().unwrap();
+        let folder = guard.path().parent().unwrap().to_owned();
+        assert!(guard.path().as_os_str().len() <= PATH_MAX && !folder.starts_with(&run), "{guard:?}");
+        assert_eq!((fs::read_link(run.join(FOLDER)).unwrap(), mode(&folder)), (folder.clone(), 0o700));
+        UnixListener::bind(guard.path()).unwrap();
+
+        // As if it had been killed.
+        std::mem::forget(guard);
+        std::mem::forget(table);
+        remove_left(&run);
+        assert!(!folder.exists());
+
+        // The link leads nowhere; the next one makes another.
+        let table = SocketTable::new(run.clone());
+        let folder = table.pick().unwrap().path().parent().unwrap().to_owned();
+        assert!(folder.is_dir());
+        drop(table);
+        assert!(
+            !folder.exists() && fs::symlink_metadata(run.join(FOLDER)).is_err(),
+            "both are gone at the end"
+        );
+    }
+
+    #[test]
+    fn a_link_to_what_is_not_ours_is_not_followed() {
+        let state = tempfile::tempdir().unwrap();
+        let precious = state.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        symlink(&precious, state.path().join(FOLDER)).unwrap();
+        remove_left(state.path());
+        assert!(precious.is_dir());
+    }
+}
