@@ -33,6 +33,8 @@ pub mod telemetry;
 pub mod metrics;
 
 // State and pure parts.
+// The certificates of the public side.
+pub mod certificates;
 // The configuration.
 pub mod config;
 // What exists now.

@@ -12,6 +12,7 @@ mod bodies;
 mod clash;
 mod delivery;
 mod flags;
+mod front;
 pub mod folder;
 mod http2;
 mod keys;
@@ -28,6 +29,7 @@ mod text;
 mod value;
 
 pub use delivery::{Coding, Compress, Delivery, Queue};
+pub use front::{Front, Tls};
 pub use http2::Http2;
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
@@ -50,6 +52,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The public addresses.
     pub listen: Vec<SocketAddr>,
+    /// TLS, and who may say who a client is.
+    pub front: Front,
     /// The admin listener and socket.
     pub admin: Admin,
     /// This machine's name in the fleet.

@@ -85,6 +85,13 @@ etcd: {endpoints: [\"http://10.0.0.9:2379\"], user: someone, password_file: secr
 services:
   NAME: {root: /srv/app, rules: {etcd: /some/key}}
 ";
+    /// The same, for keys that only mean something with TLS or with proxies in front.
+    const BASE_FRONT: &str = "
+trusted_proxies: 192.0.2.1
+tls: {listen: \"127.0.0.1:9443\", certificates: {certificate: secrets/other.pem, key: secrets/other.key}}
+services:
+  NAME: {root: /srv/app}
+";
 
     /// The same, for keys of a compression that is on.
     const BASE_COMPRESS: &str = "
@@ -120,8 +127,11 @@ services:
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/configs/valid");
         let around = Surroundings { folder: fixtures, ..around() };
         let needs_etcd = [keys::ETCD.path, keys::RULES.path].contains(&section.path);
+        let needs_front = [keys::front::FRONT, keys::front::TLS, keys::front::CERTIFICATE];
+        let needs_front = needs_front.iter().any(|front| front.title == section.title);
         let base = match section.path {
             _ if needs_etcd => BASE_ETCD,
+            _ if needs_front => BASE_FRONT,
             path if key == "queue" || path == keys::limits::QUEUE.path => BASE_LIMITED,
             path if path == keys::bodies::COMPRESS.path => BASE_COMPRESS,
             _ => BASE,

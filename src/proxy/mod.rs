@@ -9,7 +9,7 @@
 //!  client --1 read head--> 2 parse, check --> 3 snapshot: host -> service -> rules -> version (route)
 //!            7 watch           400, 431 ..        421, 503                    | wait for it, if the rule says so
 //!     ^                                                                       v
-//!     |                                              4 ready worker with the least in flight (balance) <--+
+//!     |               4 the better of two ready workers (balance), or a place in line (place, queue) <--+
 //!     |                                                                       v                           |
 //!     |                                   5 idle connection, or a new one (upstream) --refused: the next--+
 //!     |                                                                       v                           |
@@ -21,9 +21,14 @@
 //!                                10 count; keep both connections, or close them
 //! ```
 //!
-//! Invariants: no lock, no boxed body, no timer and no formatting on this way; one read and one write on each
+//! Which workers fail ([`health`]) and how often it may be done again ([`budget`]) a thread remembers in
+//! [`remembered`].
+//!
+//! Invariants: no lock (but that of the line, where a version has `max_in_flight`), no boxed body, no timer and no formatting on this way; one read and one write on each
 //! side of an ordinary request. Nothing is sent to a worker that was not understood in the one way there is.
 //! Every answer that is not the worker's says so ([`error`]).
+//!
+//! What comes before HTTP (PROXY headers, TLS) is in [`front`]; whom a request comes from is in [`client`].
 //!
 //! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
 //! every client; where HTTP/2 ([`h2`](self::h2)) differs is [`downstream`] and [`ends`].
@@ -32,12 +37,14 @@ pub(crate) mod ask;
 pub(crate) mod balance;
 pub(crate) mod body;
 pub(crate) mod budget;
+pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod downstream;
 pub(crate) mod ends;
 /// The answers that switchman makes itself.
 pub mod error;
 pub(crate) mod exchange;
+pub(crate) mod front;
 pub(crate) mod grpc;
 pub(crate) mod h1;
 pub(crate) mod h2;
@@ -53,6 +60,7 @@ pub(crate) mod queue;
 pub(crate) mod refuse;
 pub(crate) mod remembered;
 pub(crate) mod route;
+pub(crate) mod stamp;
 pub(crate) mod thread;
 pub(crate) mod upgrade;
 pub(crate) mod upstream;
@@ -68,12 +76,14 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 
 use crate::metrics::ThreadSlot;
+use crate::proxy::front::Entrance;
 use crate::proxy::remembered::Gates;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
+pub use crate::proxy::front::{Door, Front, Inside, Tls};
 pub use crate::proxy::limits::{Settings, raise_open_files};
-pub use crate::proxy::listener::{BindError, Listeners, bind};
+pub use crate::proxy::listener::{BindError, Listeners, bind, bind_front};
 pub use crate::proxy::pages::Pages;
 
 /// A thread of the data plane could not be started.
@@ -115,6 +125,7 @@ pub fn start(
     let (drain, _) = watch::channel(None);
     let mut handle = ProxyHandle { drain, ended: Vec::new() };
     let threads = listeners.threads.len();
+    let entrances = listeners.front.entrances(&listeners.addresses);
     let gates = Arc::<Gates>::default();
     for (number, sockets) in listeners.threads.into_iter().enumerate() {
         let settings = Settings {
@@ -124,6 +135,7 @@ pub fn start(
         };
         let (live, gates, pages) = (live.clone(), gates.clone(), pages.clone());
         let drain = handle.drain.subscribe();
+        let sockets: Vec<_> = sockets.into_iter().zip(entrances.clone()).collect();
         let (ended, when_ended) = watch::channel(None);
         let (started, when_started) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
@@ -171,16 +183,17 @@ fn runtime() -> io::Result<LocalRuntime> {
 /// The whole life of one thread; returns how many connections it had to cut.
 async fn run_thread(
     thread: Rc<Thread>,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<(TcpListener, Entrance)>,
     mut drain: watch::Receiver<Option<Duration>>,
 ) -> usize {
     let (stop, stopped) = watch::channel(false);
     let mut accepting = Vec::new();
-    for socket in sockets {
+    for (socket, entrance) in sockets {
         match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => accepting.push(tokio::task::spawn_local(listener::run(
                 thread.clone(),
                 socket,
+                Rc::new(entrance),
                 stopped.clone(),
             ))),
             Err(error) => tracing::error!(%error, "cannot watch a listening socket"),

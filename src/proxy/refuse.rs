@@ -27,7 +27,13 @@ impl<S: Downstream> Connection<S> {
         version: Option<&str>,
         b: &mut Buffers,
     ) -> After {
-        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
+        // What was not understood has no id yet.
+        if self.client.wants_ids() {
+            b.stamp.identify(&self.thread.ids, None);
+        }
+        let id = b.stamp.id();
+        let client = request.map_or(self.client.ip, |request| request.client);
+        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, %client, id, "refused");
         // What follows a request that was not understood, or whose body was not read, cannot be understood.
         let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.is_last_request());
         if version.is_none()
@@ -41,11 +47,14 @@ impl<S: Downstream> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        let answer = match request {
-            Some(request) if request.grpc.is_some() => grpc::answer(refusal, version),
-            Some(_) => self.dressed(refusal, version, &b.request),
+        let mut answer = match request.and_then(|r| r.grpc) {
+            Some(_) => grpc::answer(refusal, version),
             None => error::answer(refusal, version),
         };
+        answer.headers.extend(b.stamp.id().map(|id| ("x-request-id", id.to_owned().into())));
+        if request.is_some_and(|r| r.grpc.is_none()) {
+            self.dress(&mut answer, refusal, &b.request);
+        }
         self.io.answer(&answer, manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);
         let io = &mut self.io;
@@ -60,23 +69,23 @@ impl<S: Downstream> Connection<S> {
         }
     }
 
-    /// The answer in the form that the request wishes whose head is `request`, on a page of its service.
-    fn dressed(&self, refusal: &Refusal, version: Option<&str>, request: &[u8]) -> Answer {
-        let mut answer = error::answer(refusal, version);
+    /// Gives the answer the form that the request wishes whose head is `request`, on a page of its service.
+    fn dress(&self, answer: &mut Answer, refusal: &Refusal, request: &[u8]) {
         let host = target::without_port(lines::values(request, "host").next().unwrap_or_default());
         let service = self.thread.with_routing(|r| Some(r.service_for_host(host)?.name.clone()));
-        self.thread.pages.dress(&mut answer, refusal, service.as_ref(), request);
-        answer
+        self.thread.pages.dress(answer, refusal, service.as_ref(), request);
     }
 
     /// Says what went wrong with a worker; at most one line a second.
-    pub(super) fn log(&self, refusal: &Refusal, version: &Version) {
+    pub(super) fn log(&self, refusal: &Refusal, request: &Request, version: &Version, id: Option<&str>) {
         if refusal.cause.status() >= 500 && self.thread.may_warn() {
             tracing::warn!(
                 cause = refusal.cause.as_str(),
                 detail = %refusal.detail,
                 service = %version.service,
                 version = %version.id,
+                client = %request.client,
+                id,
                 "a request failed"
             );
         }

@@ -16,6 +16,7 @@ use crate::proxy::limits::Settings;
 use crate::proxy::pages::Pages;
 use crate::proxy::per_client::PerClient;
 use crate::proxy::remembered::{Gates, Remembered};
+use crate::proxy::stamp::{Ids, Stamp};
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
@@ -37,11 +38,19 @@ pub(crate) struct Buffers {
     pub(crate) request: Vec<u8>,
     /// Written to the client.
     pub(crate) response: Vec<u8>,
+    /// What the request is stamped with.
+    pub(crate) stamp: Stamp,
 }
 
 impl Buffers {
     fn new() -> Self {
-        Self { down: Buf::new(), up: Buf::new(), request: Vec::new(), response: Vec::new() }
+        Self {
+            down: Buf::new(),
+            up: Buf::new(),
+            request: Vec::new(),
+            response: Vec::new(),
+            stamp: Stamp::default(),
+        }
     }
 }
 
@@ -102,6 +111,8 @@ pub(crate) struct Thread {
     pub(crate) compressing: Rc<()>,
     /// What answers of ours look like.
     pub(crate) pages: Pages,
+    /// Makes the ids of requests.
+    pub(crate) ids: Ids,
     pub(crate) remembered: RefCell<Remembered>,
     pub(crate) clients: RefCell<PerClient>,
     /// No new requests: connections end as soon as they are idle.
@@ -143,6 +154,7 @@ impl Thread {
             share: Share::default(),
             compressing: Rc::default(),
             pages,
+            ids: Ids::new(),
             remembered: RefCell::new(Remembered::new(slot, gates)),
             clients: RefCell::new(PerClient::new(&settings)),
             draining: Cell::new(false),

@@ -60,7 +60,7 @@ pub(crate) async fn tunnel<C, W>(
     C: BodySender + BodyReceiver,
     W: BodySender + BodyReceiver,
 {
-    let Buffers { down, up, request, response } = buffers;
+    let Buffers { down, up, request, response, .. } = buffers;
     request.clear();
     response.clear();
     let (mut to_worker, mut to_client) = (Direction::new(), Direction::new());

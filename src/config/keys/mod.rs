@@ -5,9 +5,11 @@
 //! example (it must change the configuration) and every default (it must not).
 
 pub(super) mod bodies;
+pub(super) mod front;
 pub(super) mod limits;
 
 use bodies::{BODIES, COMPRESS};
+use front::{CERTIFICATE, FRONT, TLS};
 use limits::{BALANCE, LIMITS, QUEUE};
 
 /// One key.
@@ -55,8 +57,22 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 13] = [
-    &FILE, &ADMIN, &ETCD, &LIMITS, &SERVICE, &RULES, &BALANCE, &QUEUE, &BODIES, &COMPRESS, &RUN, &READY,
+pub(super) const ALL: [&Section; 16] = [
+    &FILE,
+    &FRONT,
+    &TLS,
+    &CERTIFICATE,
+    &ADMIN,
+    &ETCD,
+    &LIMITS,
+    &SERVICE,
+    &RULES,
+    &BALANCE,
+    &QUEUE,
+    &BODIES,
+    &COMPRESS,
+    &RUN,
+    &READY,
     &STOP,
 ];
 

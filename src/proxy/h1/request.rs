@@ -31,8 +31,10 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) headers: &'h [Header<'b>],
     /// Host and port that the request is for: those of an absolute target, else the Host header, else empty.
     pub(crate) authority: &'b str,
-    /// Headers that end here.
+    /// Headers that end here, if nobody says otherwise.
     pub(crate) removed: Positions,
+    /// Those of `removed` that a trusted proxy may have set: see [`crate::proxy::client`].
+    pub(crate) claims: Positions,
     pub(crate) body: Body,
     /// The client allows another request on this connection.
     pub(crate) keep_alive: bool,
@@ -141,6 +143,7 @@ struct Said<'b> {
     te_trailers: bool,
     grpc: bool,
     removed: Positions,
+    claims: Positions,
 }
 
 fn check<'h, 'b>(
@@ -181,6 +184,7 @@ fn check<'h, 'b>(
         headers,
         authority: target.authority.or(said.host).unwrap_or_default(),
         removed: said.removed,
+        claims: said.claims,
         body,
         keep_alive: !options.close && (http11 || options.keep_alive),
         upgrade,
@@ -238,7 +242,8 @@ fn gather<'b>(headers: &[Header<'b>], http11: bool) -> Result<Said<'b>, Refusal>
             Field::Te => {
                 said.te_trailers |= field::items(header.value).any(|i| i.eq_ignore_ascii_case(b"trailers"));
             }
-            Field::HopByHop | Field::Forwarded | Field::Switchman => {}
+            Field::Claim(_) => said.claims.insert(index),
+            Field::HopByHop | Field::Switchman => {}
         }
         said.removed.insert(index);
     }

@@ -101,7 +101,7 @@ fn check<'h, 'b>(
                 removed.insert(index);
             }
             Field::HopByHop | Field::Te | Field::Switchman => removed.insert(index),
-            Field::Host | Field::Expect | Field::Forwarded | Field::Other => {}
+            Field::Host | Field::Expect | Field::Claim(_) | Field::Other => {}
         }
     }
     if chunked && length.is_some() {

@@ -195,7 +195,7 @@ async fn a_gathered_upload_can_be_sent_to_another_worker() {
 async fn an_upload_that_stands_still_or_is_wrong_never_reaches_a_worker() {
     let address = answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     let settings = Settings { body_timeout: Duration::from_millis(300), ..Settings::default() };
-    let rig = Rig::start_as(settings, &[address], &[], gathers(MIB), &Pages::default()).await;
+    let rig = Rig::start_with(settings, &[address], &[], gathers(MIB), &Pages::default()).await;
     for (framing, sent, status, cause) in [
         ("Content-Length: 5", "he", 408, "request-timeout"),
         ("Transfer-Encoding: chunked", "2\r\nhello\r\n", 400, "bad-request"),

@@ -59,7 +59,7 @@ async fn what_a_client_says_is_escaped_and_an_answer_to_head_is_only_a_head() {
 async fn with_pages(folder: &Path) -> Rig {
     let app = Some(ServiceName::from("app"));
     let pages = Pages::follow(BTreeMap::from([(app, folder.join("app")), (None, folder.join("all"))]));
-    Rig::start_as(Settings::default(), &[], &["app"], Delivery::default(), &pages).await
+    Rig::start_with(Settings::default(), &[], &["app"], Delivery::default(), &pages).await
 }
 
 #[tokio::test]

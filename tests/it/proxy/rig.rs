@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use switchman::config::{Delivery, Protocol};
 use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
-use switchman::proxy::{self, Pages, ProxyHandle, Settings};
+use switchman::proxy::{self, Door, Front, Pages, ProxyHandle, Settings};
 use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
 use switchman::rules::publisher::Published;
@@ -30,11 +30,14 @@ const THREADS: usize = 2;
 pub(crate) struct Rig {
     pub(crate) proxy: ProxyHandle,
     pub(crate) address: SocketAddr,
+    /// Those of all doors, `address` first.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
+    /// How requests are delivered, from the next [`Rig::set_workers`] on.
+    pub(crate) delivery: Arc<Delivery>,
     registry: Registry,
     rules: watch::Sender<Arc<Published>>,
-    delivery: Arc<Delivery>,
 }
 
 pub(crate) const VERSION: &str = "4f2a91c";
@@ -47,19 +50,43 @@ impl Rig {
 
     /// Likewise, for the host names `hosts`.
     pub(crate) async fn start_on(settings: Settings, workers: &[Address], hosts: &[&str]) -> Self {
-        Self::start_as(settings, workers, hosts, Delivery::default(), &Pages::default()).await
+        let door = Door::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self::start_behind(settings, workers, hosts, vec![door]).await
+    }
+
+    /// Likewise, behind this front.
+    pub(crate) async fn start_behind(
+        settings: Settings,
+        workers: &[Address],
+        hosts: &[&str],
+        front: impl Into<Front>,
+    ) -> Self {
+        let pages = Pages::default();
+        Self::start_as(settings, workers, (hosts, front.into()), Delivery::default(), &pages).await
     }
 
     /// Starts with a worker whose requests are delivered in this way.
     pub(crate) async fn deliver(delivery: Delivery, worker: Address) -> Self {
-        Self::start_as(Settings::default(), &[worker], &[], delivery, &Pages::default()).await
+        Self::start_with(Settings::default(), &[worker], &[], delivery, &Pages::default()).await
     }
 
-    /// Everything that can be said of a rig.
-    pub(crate) async fn start_as(
+    /// Starts with these pages for answers of ours.
+    pub(crate) async fn start_with(
         settings: Settings,
         workers: &[Address],
         hosts: &[&str],
+        delivery: Delivery,
+        pages: &Pages,
+    ) -> Self {
+        let door = Door::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self::start_as(settings, workers, (hosts, vec![door].into()), delivery, pages).await
+    }
+
+    /// Everything that can be said of a rig.
+    async fn start_as(
+        settings: Settings,
+        workers: &[Address],
+        (hosts, front): (&[&str], Front),
         delivery: Delivery,
         pages: &Pages,
     ) -> Self {
@@ -73,12 +100,13 @@ impl Rig {
             BTreeMap::from([(name.clone(), rules_reader)]),
             BTreeMap::from([(name, hosts.iter().map(|h| (*h).to_owned()).collect())]),
         ));
-        let listeners = proxy::bind(&["127.0.0.1:0".parse().unwrap()], THREADS).unwrap();
-        let address = listeners.addresses()[0];
+        let listeners = proxy::bind_front(front, THREADS).unwrap();
+        let addresses = listeners.addresses().to_vec();
+        let address = addresses[0];
         let proxy = proxy::start(listeners, &live, &settings, pages).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
         let delivery = Arc::new(delivery);
-        let rig = Self { proxy, address, live, counters, registry, rules, delivery };
+        let rig = Self { proxy, address, addresses, live, counters, delivery, registry, rules };
         rig.set_workers(workers).await;
         rig
     }
@@ -100,7 +128,11 @@ impl Rig {
             let worker = WorkerId(id as u32);
             Arc::new(Upstream::new(serial, worker, address.clone(), protocol, THREADS))
         };
-        let ready: Vec<_> = workers.iter().enumerate().map(upstream).collect();
+        self.set_upstreams(workers.iter().enumerate().map(upstream).collect()).await
+    }
+
+    /// Likewise, with workers that were made elsewhere.
+    pub(crate) async fn set_upstreams(&self, ready: Vec<Arc<Upstream>>) -> Vec<Arc<Upstream>> {
         let before = self.live.load().generation;
         self.registry.update(|services| {
             let id = VersionId::from(VERSION);
@@ -320,6 +352,27 @@ pub(crate) async fn answers(bytes: &'static [u8]) -> Address {
             }
         }
         reader.send(bytes).await;
+    })
+    .await
+}
+
+/// A worker that answers each request with its head.
+pub(crate) async fn echoes_heads() -> Address {
+    worker(|stream| async move {
+        let mut reader = Client { stream, buffer: Vec::new() };
+        loop {
+            let end = loop {
+                if let Some(at) = find(&reader.buffer, b"\r\n\r\n") {
+                    break at + 4;
+                }
+                if !reader.more().await {
+                    return;
+                }
+            };
+            let head: Vec<u8> = reader.buffer.drain(..end).collect();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+            reader.send([answer.as_bytes(), &head].concat()).await;
+        }
     })
     .await
 }
