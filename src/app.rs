@@ -151,7 +151,7 @@ impl App {
         if let Err(error) = proxy::raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is, and with it that of connections");
         }
-        let proxy = proxy::start(listeners, &live, &config.limits)?;
+        let proxy = proxy::start(listeners, &live, &config.limits, &pages(&config))?;
         let (listening, is_listening) = watch::channel(true);
         let state_for_admin = AdminState {
             node: config.node.clone(),
@@ -248,6 +248,15 @@ fn policies(
         Some((name.clone(), (service.promote, source.clone())))
     };
     sources.iter().filter_map(policy).collect()
+}
+
+/// Follows the folders of error pages: each service's own, and the one of all.
+fn pages(config: &Config) -> proxy::Pages {
+    let own = |(name, service): (&ServiceName, &config::Service)| {
+        Some((Some(name.clone()), service.delivery.errors.clone()?))
+    };
+    let of_all = config.errors.clone().map(|folder| (None, folder));
+    proxy::Pages::follow(config.services.iter().filter_map(own).chain(of_all).collect())
 }
 
 fn ended(what: &str, how: Result<(), JoinError>) {

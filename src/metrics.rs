@@ -91,6 +91,7 @@ fn bucket_middle(bucket: usize) -> f64 {
 struct VersionCell {
     requests: AtomicU64,
     errors: AtomicU64,
+    gone: AtomicU64,
     /// Milliseconds since 1970 of the last request's start; 0 = never.
     last_hit: AtomicU64,
     latency: [AtomicU64; BUCKETS],
@@ -101,6 +102,7 @@ impl Default for VersionCell {
         Self {
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
             last_hit: AtomicU64::new(0),
             latency: [const { AtomicU64::new(0) }; BUCKETS],
         }
@@ -163,6 +165,16 @@ impl VersionCounters {
         bump(&cell.errors, u64::from(error));
         bump(&cell.latency[bucket_of(latency.as_micros().min(u128::from(u64::MAX)) as u64)], 1);
         cell.last_hit.store(now_ms, Relaxed);
+    }
+
+    /// Counts one request whose client left before it had its answer; beside [`VersionCounters::record`].
+    pub fn record_gone(&self, slot: ThreadSlot) {
+        bump(&self.threads[slot.0].gone, 1);
+    }
+
+    /// Requests whose clients left before they had their answers, since the start.
+    pub fn gone(&self) -> u64 {
+        self.threads.iter().map(|c| c.gone.load(Relaxed)).sum()
     }
 
     /// Requests ended since the start.

@@ -66,7 +66,8 @@ impl Default for Delivery {
             max_in_flight: None,
             queue: Queue { size: 100, timeout: Duration::from_secs(30) },
             slow_start: Duration::from_secs(10),
-            buffer: 0,
+            // Most pages and answers of APIs are smaller, and a slow client then holds no worker.
+            buffer: 256 * 1024,
             buffer_requests: 0,
             compress: None,
             errors: None,

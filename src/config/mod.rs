@@ -8,6 +8,7 @@
 //!
 //! `keys` lists every key; the readers take no other, and `reference` makes `docs/configuration.md` from it.
 
+mod bodies;
 mod clash;
 mod delivery;
 mod flags;
@@ -66,6 +67,8 @@ pub struct Config {
     pub threads: usize,
     /// How long running requests may take to end at shutdown.
     pub drain: Duration,
+    /// The folder with pages for the answers that switchman makes itself, where a service has none of its own.
+    pub errors: Option<PathBuf>,
     /// What bounds connections and requests.
     pub limits: Limits,
     /// The services by name.

@@ -10,7 +10,7 @@ use super::keys::front::FRONT;
 use super::keys::{ADMIN, ETCD, FILE, names};
 use super::text::{self, Links};
 use super::value::{self, DURATION_MAX, SOCKET_PATH_MAX};
-use super::{Admin, Config, Etcd, Secret, clash, limits, service};
+use super::{Admin, Config, Etcd, Secret, bodies, clash, limits, service};
 use crate::hint::{Problem, Problems};
 use crate::version::ServiceName;
 use crate::yaml::{Collector, Fields, Node, Reader};
@@ -61,6 +61,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
     let etcd = file.get("etcd").and_then(|r| etcd(r, around));
     let threads = file.get("threads").and_then(|r| r.number(1..=THREADS_MAX));
     let drain = file.get("drain").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(DRAIN);
+    let errors = file.get("errors").and_then(|r| bodies::errors(&r, &around.folder));
     let limits = file.get("limits").and_then(limits::limits).unwrap_or_default();
     let state = state.unwrap_or_default();
     let context = service::Context {
@@ -79,6 +80,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
         node,
         threads: threads.map_or(around.threads, |n| n as usize),
         drain,
+        errors,
         limits,
         services: services?,
         etcd,

@@ -93,6 +93,11 @@ services:
   NAME: {root: /srv/app}
 ";
 
+    /// The same, for keys of a compression that is on.
+    const BASE_COMPRESS: &str = "
+services:
+  NAME: {root: /srv/app, compress: {types: text/html}}
+";
     /// The same, for keys that only mean something with a limit.
     const BASE_LIMITED: &str = "
 services:
@@ -122,17 +127,14 @@ services:
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/configs/valid");
         let around = Surroundings { folder: fixtures, ..around() };
         let needs_etcd = [keys::ETCD.path, keys::RULES.path].contains(&section.path);
-        let needs_limit = key == "queue" || section.path == keys::limits::QUEUE.path;
         let needs_front = [keys::front::FRONT, keys::front::TLS, keys::front::CERTIFICATE];
         let needs_front = needs_front.iter().any(|front| front.title == section.title);
-        let base = if needs_etcd {
-            BASE_ETCD
-        } else if needs_limit {
-            BASE_LIMITED
-        } else if needs_front {
-            BASE_FRONT
-        } else {
-            BASE
+        let base = match section.path {
+            _ if needs_etcd => BASE_ETCD,
+            _ if needs_front => BASE_FRONT,
+            path if key == "queue" || path == keys::limits::QUEUE.path => BASE_LIMITED,
+            path if path == keys::bodies::COMPRESS.path => BASE_COMPRESS,
+            _ => BASE,
         };
         let mut node = parse(base).unwrap();
         if let Some(value) = value {

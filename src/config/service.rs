@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use regex::Regex;
 
+use super::bodies;
+use super::keys::bodies::BODIES;
 use super::keys::limits::BALANCE;
 use super::keys::{RULES, RUN, SERVICE, names};
 use super::limits;
@@ -45,7 +47,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     let name = value::name(&entry.key)
         .map_err(|problem| reader.report(problem.at(entry.place.line, entry.place.column)))
         .ok();
-    let fields = reader.fields(&names(&[&SERVICE, &BALANCE, &RUN]))?;
+    let fields = reader.fields(&names(&[&SERVICE, &BALANCE, &BODIES, &RUN]))?;
     let root = fields.require("root", "/srv/app").and_then(|r| path(&r, context.folder));
     let hosts = fields.get("hosts").map(|r| hosts(&r)).unwrap_or_default();
     let versions = match fields.get("versions") {
@@ -60,6 +62,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     let rules = name.as_deref().and_then(|name| rules(&fields, name, context));
     let run = run_spec(&fields, RunSpec::default());
     let mut delivery = Delivery::default();
+    bodies::of_service(&fields, context.folder, &mut delivery);
     limits::of_service(&fields, &mut delivery);
     streams::read(&fields, &mut delivery);
     let delivery = Arc::new(delivery);

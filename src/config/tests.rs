@@ -281,3 +281,31 @@ proptest! {
         read(&lines);
     }
 }
+
+#[test]
+fn what_is_done_to_bodies() {
+    let of = app_of("").delivery;
+    assert_eq!((of.buffer, of.buffer_requests, &of.compress, &of.errors), (256 * 1024, 0, &None, &None));
+    let of = app_of("buffer: 0\n    buffer_requests: 1MiB\n    compress: on").delivery;
+    assert_eq!((of.buffer, of.buffer_requests), (0, 1024 * 1024));
+    assert_eq!(of.compress, Some(Compress::default()));
+    assert_eq!(app_of("compress: off").delivery.compress, None);
+    let compress =
+        app_of("compress: {codings: [gzip, br], types: TEXT/Html, min: 0}").delivery.compress.clone();
+    let codings = vec![Coding::Gzip, Coding::Brotli];
+    assert_eq!(compress, Some(Compress { codings, types: vec!["text/html".to_owned()], min: 0 }));
+    for (lines, part) in [
+        ("buffer: 1MB", "the unit `MB` is not known"),
+        ("buffer: 2GiB", "out of range"),
+        ("compress: maybe", "`maybe` is neither on nor off"),
+        ("compress: {codings: [gz]}", "`gz` is none of zstd, br, gzip"),
+        ("compress: {codings: []}", "the list is empty"),
+        ("compress: {codings: [br, br]}", "stands twice"),
+        ("compress: {types: html}", "`html` is not a content type"),
+        ("compress: {level: 9}", "the key `level` is not known"),
+        ("errors: nowhere", "/etc/switchman/nowhere is not a folder"),
+    ] {
+        let (config, problems) = read(&app(lines));
+        assert!(config.is_none() && problems.to_string().contains(part), "{lines}: {problems}");
+    }
+}

@@ -83,7 +83,7 @@ pub fn response(bytes: &[u8]) {
     let parsed = response::parse(bytes, &Settings::default(), asked & 1 == 1, |head| {
         let encode = if head.body == Body::UntilClose { Encode::Chunk } else { Encode::AsIs };
         let (connection, upgrade) = (Connection::Silent, None);
-        let added = Added { version: "4f2a91c", cookie: None, encode, upgrade, connection };
+        let added = Added { version: "4f2a91c", cookie: None, encode, upgrade, connection, lines: &[] };
         headers::write_response(head, added, &mut out);
         (head.status, head.body)
     });

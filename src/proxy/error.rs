@@ -1,7 +1,7 @@
 //! Every answer that switchman makes itself: one table from cause to status, title and hint.
 //!
-//! Such an answer never looks like the application's: it is `application/problem+json` (RFC 9457) and carries
-//! `x-switchman-error: <cause>`. Causes are a contract: alerts and scripts match on them.
+//! Such an answer never looks like the application's: it is `application/problem+json` (RFC 9457), or what
+//! [`super::pages`] make of it for people, and carries `x-switchman-error: <cause>`. Causes are a contract: alerts and scripts match on them.
 
 use std::borrow::Cow;
 
@@ -59,6 +59,8 @@ causes! {
     UnknownHost => "unknown-host", 421, "Misdirected Request", "no service has this host: see `hosts:` in switchman.yaml";
     /// The head is larger than allowed, or has too many headers.
     HeadTooLarge => "head-too-large", 431, "Request Header Fields Too Large", "send fewer or shorter headers; old cookies are the usual reason";
+    /// The client left before it had its answer: in the log and the counters, never sent.
+    ClientGone => "client-gone", 499, "Client Closed Request", "the client did not wait; nothing is to be done";
     /// CONNECT: this is no forward proxy.
     MethodNotSupported => "method-not-supported", 501, "Not Implemented", "CONNECT is not offered here";
     /// A transfer coding other than chunked.

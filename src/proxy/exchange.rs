@@ -3,13 +3,18 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use h2::Reason;
 use tokio::io::AsyncWriteExt;
 
+use crate::config::Coding;
 use crate::proxy::ask::{HALF_CLOSED, Lost, Upload, died};
+use crate::proxy::body::ahead::Ahead;
+use crate::proxy::body::coding;
+use crate::proxy::body::compress::{self, Compressor};
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
@@ -51,6 +56,17 @@ struct Answer {
     connection: headers::Connection,
     event_stream: bool,
     grpc: bool,
+    /// It is compressed on its way.
+    coding: Option<Coding>,
+}
+
+/// A worker's connection until its response was read.
+struct Borrowed {
+    link: Option<Link>,
+    /// The worker allows another request on it.
+    reusable: bool,
+    /// What may be taken from it ahead of the client.
+    ahead: Ahead,
 }
 
 impl<S: Downstream> Connection<S> {
@@ -63,6 +79,12 @@ impl<S: Downstream> Connection<S> {
         let request = &planned.request;
         let mut upload = Upload::new(request, self.thread.settings.body_bytes).map_err(bad_body)?;
         b.up.clear();
+        let delivery = &planned.version.delivery;
+        // Held until the exchange has ended.
+        let mut _gathered = None;
+        if delivery.buffer_requests > 0 && !request.body.is_done() {
+            _gathered = Some(Box::pin(self.gather(planned, &mut upload, b)).await?);
+        }
         // The body's bytes that are here already leave with the head.
         upload.pump.preload(&mut b.down, &mut b.request).map_err(bad_body)?;
         // 4-7: a worker that begins to answer.
@@ -86,6 +108,9 @@ impl<S: Downstream> Connection<S> {
         if answer.event_stream {
             download.follow_events();
         }
+        if let Some(coding) = answer.coding.filter(|_| !answer.body.is_done()) {
+            download.compress(Some(Box::new(Compressor::new(coding, self.thread.compressing.clone()))));
+        }
         // Over HTTP/1 nothing was sent yet: a body that is wrong from its first bytes gets an answer of ours.
         let preloaded = download.preload(&mut b.up, &mut b.response);
         preloaded.map_err(|bad| match S::FRAMES {
@@ -98,11 +123,12 @@ impl<S: Downstream> Connection<S> {
             None if is_stream => timeouts.tunnel,
             None => timeouts.body,
         };
-        self.relay(&mut link, (&mut download, stream.as_ref()), &mut upload, silence_max, b).await?;
-        // 10: what is kept.
-        if answer.keep_upstream && !download.ends_early() && upload.done && b.up.is_empty() {
-            self.thread.pool.borrow_mut().put_back(link, self.thread.clock.now());
-        }
+        let mut from = Borrowed {
+            link: Some(link),
+            reusable: answer.keep_upstream,
+            ahead: Ahead::new(&self.thread.share, delivery.buffer),
+        };
+        self.relay(&mut from, (&mut download, stream.as_ref()), &mut upload, silence_max, b).await?;
         let after = match answer.connection {
             headers::Connection::Close if upload.done && b.down.is_empty() => After::Close,
             headers::Connection::Close => After::Linger,
@@ -132,6 +158,14 @@ impl<S: Downstream> Connection<S> {
                 if head.status == 101 && !switches_to(head, protocol) {
                     return Err(bad_response("the worker switched to a protocol nobody asked for"));
                 }
+                let body = head.body;
+                let compress = planned.version.delivery.compress.as_ref();
+                let recoded = compress.and_then(|compress| {
+                    let busy = Rc::strong_count(&self.thread.compressing) > compress::AT_A_TIME;
+                    coding::recode(compress, &b.request, head, busy)
+                });
+                let as_written = recoded.as_ref().map(|recoded| recoded.head(head));
+                let head = as_written.as_ref().unwrap_or(head);
                 let answer = answer(request, head, ends, S::FRAMES);
                 let added = Added {
                     version: planned.version.id.as_str(),
@@ -139,9 +173,10 @@ impl<S: Downstream> Connection<S> {
                     encode: answer.encode,
                     upgrade: protocol,
                     connection: answer.connection,
+                    lines: recoded.as_ref().map_or(&[], |recoded| &recoded.lines),
                 };
                 self.io.respond(head, added, &mut b.response)?;
-                Ok(answer)
+                Ok(Answer { body, coding: recoded.and_then(|recoded| recoded.coding), ..answer })
             });
             let parsed = parsed.and_then(|parsed| match parsed {
                 Some((length, answer)) => Ok(Some((length, answer?))),
@@ -181,7 +216,7 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Writes `b.response` to the client.
-    async fn write_response(&mut self, b: &mut Buffers) -> Result<(), Failure> {
+    pub(super) async fn write_response(&mut self, b: &mut Buffers) -> Result<(), Failure> {
         self.alarm.arm(self.thread.timeouts.body);
         match self.alarm.race(self.io.write_all(&b.response)).await {
             Some(Ok(())) => Ok(()),
@@ -190,10 +225,11 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Step 9: the response to its end, and the request as far as the worker takes it meanwhile. Both may stand
-    /// still for `silence_max` ticks. A response that is a stream ends when that is told to.
+    /// still for `silence_max` ticks. The worker is free as soon as its response was read. A response that is a
+    /// stream ends when that is told to.
     async fn relay(
         &mut self,
-        link: &mut Link,
+        from: &mut Borrowed,
         (download, stream): (&mut Pump, Option<&Stream>),
         upload: &mut Upload,
         silence_max: u64,
@@ -208,7 +244,24 @@ impl<S: Downstream> Connection<S> {
                 download.end_early();
                 self.alarm.arm(ticks(EVENT_END));
             }
-            match download.poll(cx, &mut link.stream, &mut b.up, &mut self.io, &mut b.response) {
+            let (up, out) = (&mut b.up, &mut b.response);
+            let polled = match &mut from.link {
+                Some(link) => {
+                    download.poll_ahead(cx, &mut link.stream, up, &mut self.io, out, Some(&mut from.ahead))
+                }
+                None => download.poll_rest(cx, up, &mut self.io, out),
+            };
+            // 10: what is kept. A worker that still takes the request goes on doing so.
+            if download.is_read()
+                && upload.done
+                && let Some(link) = from.link.take_if(|_| !matches!(polled, Poll::Ready(Err(_))))
+                && from.reusable
+                && !download.ends_early()
+                && download.is_all_of(up)
+            {
+                self.thread.pool.borrow_mut().put_back(link, self.thread.clock.now());
+            }
+            match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(Stopped::Write)) => return Poll::Ready(Err(Failure::Gone)),
                 Poll::Ready(Err(Stopped::Framing(bad))) => return Poll::Ready(Err(cut(bad.0))),
@@ -219,7 +272,12 @@ impl<S: Downstream> Connection<S> {
                 Poll::Pending => {}
             }
             // A bad request body can no longer be answered; the client's fault it is all the same.
-            if self.poll_upload(cx, link, upload, &mut b.down, &mut b.request).is_err() {
+            let client = match &mut from.link {
+                Some(link) => self.poll_upload(cx, link, upload, &mut b.down, &mut b.request),
+                None if self.io.poll_reset(cx).is_ready() => Err(Failure::Gone),
+                None => self.poll_client(cx, upload, &mut b.down),
+            };
+            if client.is_err() {
                 return Poll::Ready(Err(Failure::Gone));
             }
             let moved = download.take_moved() | upload.pump.take_moved();
@@ -272,6 +330,7 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bo
         connection,
         event_stream: head.event_stream,
         grpc: head.grpc,
+        coding: None,
     }
 }
 

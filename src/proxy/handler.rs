@@ -190,7 +190,10 @@ impl<S: Downstream> Connection<S> {
         // 4-9: to a worker and back.
         let (is_error, after) = match self.exchange(&planned, b).await {
             Ok((status, after)) => (status >= 500, after),
-            Err(Failure::Gone) => (false, After::Close),
+            Err(Failure::Gone) => {
+                self.log_gone(&version);
+                (false, After::Close)
+            }
             Err(Failure::Cut(refusal, code)) => {
                 self.io.abort(code);
                 self.log(&refusal, &planned.request, &version, b.stamp.id());

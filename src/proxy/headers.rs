@@ -64,6 +64,8 @@ pub(crate) struct Added<'a> {
     pub(crate) upgrade: Option<&'a str>,
     /// The connection to the client.
     pub(crate) connection: Connection,
+    /// Whole lines more.
+    pub(crate) lines: &'a [u8],
 }
 
 /// What the response says of the connection to the client.
@@ -89,6 +91,7 @@ pub(crate) fn write_response(head: &ResponseHead<'_, '_>, added: Added<'_>, out:
     if let Some(cookie) = added.cookie {
         extend(out, &["Set-Cookie: ", cookie, "\r\n"]);
     }
+    out.extend_from_slice(added.lines);
     let chunked = match head.body {
         Body::Chunked(_) => added.encode == Encode::AsIs,
         _ => added.encode == Encode::Chunk,
@@ -208,6 +211,7 @@ mod tests {
             encode: Encode::Chunk,
             upgrade: None,
             connection: Connection::Close,
+            lines: b"vary: x\r\n",
         };
         let mut out = Vec::new();
         response::parse(text.as_bytes(), &Settings::default(), false, |head| {
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 200 Fine\r\nA: 1\r\nB: 2\r\nx-switchman-version: 4f2a91c\r\nSet-Cookie: uid=1\r\n\
-             transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+             vary: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
         );
     }
 

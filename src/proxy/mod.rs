@@ -35,6 +35,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod balance;
+pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod client;
 pub(crate) mod clock;
@@ -52,6 +53,7 @@ pub(crate) mod headers;
 pub(crate) mod health;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod pages;
 pub(crate) mod per_client;
 pub(crate) mod place;
 pub(crate) mod queue;
@@ -84,6 +86,7 @@ use crate::routing::Live;
 pub use crate::proxy::front::{Door, Front, Inside, Tls};
 pub use crate::proxy::limits::{Settings, raise_open_files};
 pub use crate::proxy::listener::{BindError, Listeners, bind, bind_front};
+pub use crate::proxy::pages::Pages;
 
 /// A thread of the data plane could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -110,11 +113,17 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Starts one thread for each of the listeners' threads, named `proxy-N`, counting in `ThreadSlot(N)`.
+/// Starts one thread for each of the listeners' threads, named `proxy-N`, counting in `ThreadSlot(N)`. Answers of
+/// ours look as `pages` say.
 ///
 /// # Errors
 /// The system refuses a thread or its event queue.
-pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Result<ProxyHandle, StartError> {
+pub fn start(
+    listeners: Listeners,
+    live: &Arc<Live>,
+    settings: &Settings,
+    pages: &Pages,
+) -> Result<ProxyHandle, StartError> {
     let (drain, _) = watch::channel(None);
     let mut handle = ProxyHandle { drain, ended: Vec::new() };
     let threads = listeners.threads.len();
@@ -126,8 +135,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
             connections_per_client: settings.connections_per_client.div_ceil(threads),
             ..settings.clone()
         };
-        let gates = gates.clone();
-        let live = live.clone();
+        let (live, gates, pages) = (live.clone(), gates.clone(), pages.clone());
         let drain = handle.drain.subscribe();
         let sockets: Vec<_> = sockets.into_iter().zip(entrances.clone()).collect();
         let (ended, when_ended) = watch::channel(None);
@@ -137,7 +145,8 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
             .spawn(move || match runtime() {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    let thread = Rc::new(Thread::with_gates(ThreadSlot(number), settings, live, gates));
+                    let thread = Thread::with_gates(ThreadSlot(number), settings, live, gates, pages);
+                    let thread = Rc::new(thread);
                     let cut = runtime.block_on(run_thread(thread, sockets, drain));
                     drop(runtime);
                     ended.send_replace(Some(cut));

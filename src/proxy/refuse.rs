@@ -7,8 +7,9 @@ use tokio::io::AsyncWriteExt;
 
 use crate::proxy::clock::ticks;
 use crate::proxy::downstream::Downstream;
-use crate::proxy::error::{self, Manner, Refusal};
+use crate::proxy::error::{self, Answer, Cause, Manner, Refusal};
 use crate::proxy::grpc;
+use crate::proxy::h1::{lines, target};
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
 use crate::proxy::thread::Buffers;
@@ -51,6 +52,9 @@ impl<S: Downstream> Connection<S> {
             None => error::answer(refusal, version),
         };
         answer.headers.extend(b.stamp.id().map(|id| ("x-request-id", id.to_owned().into())));
+        if request.is_some_and(|r| r.grpc.is_none()) {
+            self.dress(&mut answer, refusal, &b.request);
+        }
         self.io.answer(&answer, manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);
         let io = &mut self.io;
@@ -63,6 +67,13 @@ impl<S: Downstream> Connection<S> {
             Some(Ok(())) => After::Linger,
             _ => After::Close,
         }
+    }
+
+    /// Gives the answer the form that the request wishes whose head is `request`, on a page of its service.
+    fn dress(&self, answer: &mut Answer, refusal: &Refusal, request: &[u8]) {
+        let host = target::without_port(lines::values(request, "host").next().unwrap_or_default());
+        let service = self.thread.with_routing(|r| Some(r.service_for_host(host)?.name.clone()));
+        self.thread.pages.dress(answer, refusal, service.as_ref(), request);
     }
 
     /// Says what went wrong with a worker; at most one line a second.
@@ -78,6 +89,19 @@ impl<S: Downstream> Connection<S> {
                 "a request failed"
             );
         }
+    }
+
+    /// Counts and says that the client left before it had its answer: for nobody but the operator.
+    pub(super) fn log_gone(&self, version: &Version) {
+        version.counters.record_gone(self.thread.slot);
+        tracing::debug!(
+            cause = Cause::ClientGone.as_str(),
+            status = Cause::ClientGone.status(),
+            client = %self.client.ip,
+            service = %version.service,
+            version = %version.id,
+            "the client left"
+        );
     }
 
     /// Closes our side and reads what the client still sends: unread bytes would make the kernel reset the

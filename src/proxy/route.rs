@@ -11,6 +11,7 @@ use crate::proxy::grpc;
 use crate::proxy::h1::field::Positions;
 use crate::proxy::h1::pump::Body;
 use crate::proxy::h1::request::{self, RequestHead};
+use crate::proxy::h1::target;
 use crate::proxy::headers;
 use crate::proxy::stamp::Stamp;
 use crate::proxy::thread::Thread;
@@ -179,11 +180,7 @@ impl RequestView for View<'_, '_, '_> {
     }
 
     fn host(&self) -> &str {
-        let authority = self.head.authority;
-        match authority.rfind([':', ']']) {
-            Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
-            _ => authority,
-        }
+        target::without_port(self.head.authority)
     }
 
     fn client_ip(&self) -> Option<IpAddr> {

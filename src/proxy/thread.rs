@@ -2,15 +2,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
 use crate::metrics::ThreadSlot;
+use crate::proxy::body::ahead::Share;
 use crate::proxy::clock::{Clock, HasClock, ticks};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::limits::Settings;
+use crate::proxy::pages::Pages;
 use crate::proxy::per_client::PerClient;
 use crate::proxy::remembered::{Gates, Remembered};
 use crate::proxy::stamp::{Ids, Stamp};
@@ -103,6 +106,12 @@ pub(crate) struct Thread {
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
     pub(crate) pool: RefCell<Pool>,
+    /// What its bodies may hold.
+    pub(crate) share: Share,
+    /// Shared by the responses that are being compressed, which are counted so.
+    pub(crate) compressing: Rc<()>,
+    /// What answers of ours look like.
+    pub(crate) pages: Pages,
     /// Makes the ids of requests.
     pub(crate) ids: Ids,
     pub(crate) remembered: RefCell<Remembered>,
@@ -128,21 +137,25 @@ impl Thread {
     /// A thread that is alone.
     #[cfg(test)]
     pub(crate) fn new(slot: ThreadSlot, settings: Settings, live: Arc<Live>) -> Self {
-        Self::with_gates(slot, settings, live, Arc::default())
+        Self::with_gates(slot, settings, live, Arc::default(), Pages::default())
     }
 
-    /// One of several threads, which share `gates`.
+    /// One of several threads, which share `gates` and `pages`.
     pub(crate) fn with_gates(
         slot: ThreadSlot,
         settings: Settings,
         live: Arc<Live>,
         gates: Arc<Gates>,
+        pages: Pages,
     ) -> Self {
         Self {
             slot,
             timeouts: Timeouts::new(&settings),
             clock: Clock::new(),
             pool: RefCell::new(Pool::new(&settings)),
+            share: Share::default(),
+            compressing: Rc::default(),
+            pages,
             ids: Ids::new(),
             remembered: RefCell::new(Remembered::new(slot, gates)),
             clients: RefCell::new(PerClient::new(&settings)),

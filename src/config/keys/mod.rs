@@ -4,10 +4,12 @@
 //! Nothing can drift: a key that is read but not listed here is refused as unknown, and tests load every
 //! example (it must change the configuration) and every default (it must not).
 
+pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod limits;
 pub(super) mod streams;
 
+use bodies::{BODIES, COMPRESS};
 use front::{CERTIFICATE, FRONT, TLS};
 use limits::{BALANCE, LIMITS, QUEUE};
 
@@ -56,7 +58,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 15] = [
+pub(super) const ALL: [&Section; 17] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -69,6 +71,8 @@ pub(super) const ALL: [&Section; 15] = [
     &RULES,
     &BALANCE,
     &QUEUE,
+    &BODIES,
+    &COMPRESS,
     &RUN,
     &READY,
     &STOP,
@@ -131,6 +135,7 @@ pub(super) const FILE: Section = Section {
             "1m",
             "How long running requests may take to end when switchman shuts down.",
         ),
+        bodies::ERRORS,
         key("limits", "map", Words("as below"), "{body: 10MiB}", "What bounds connections and requests."),
         key(
             "services",

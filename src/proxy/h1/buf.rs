@@ -76,6 +76,12 @@ impl Buf {
         self.data.len() > BUF_BYTES
     }
 
+    /// Makes room behind bytes that must stay, up to `most` bytes in all. They are moved only where that is cheaper
+    /// than what it gains; false where it is not.
+    pub(crate) fn make_room(&mut self, most: usize) -> bool {
+        self.end < self.data.len() || self.start >= self.data.len() / 2 || self.grow(most)
+    }
+
     /// Reads once. `Ok(0)` is the end of the stream; the buffer must not be full.
     pub(crate) fn poll_fill<R: AsyncRead + Unpin>(
         &mut self,
@@ -83,7 +89,8 @@ impl Buf {
         from: &mut R,
     ) -> Poll<io::Result<usize>> {
         debug_assert!(!self.is_full());
-        if self.start > 0 && self.end > self.data.len() / 2 {
+        let room_is_short = self.end > self.data.len() / 2 && self.end - self.start <= self.start;
+        if self.start > 0 && (room_is_short || self.end == self.data.len()) {
             self.data.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;

@@ -137,6 +137,11 @@ impl Positions {
         self.0 & (1 << index) != 0
     }
 
+    /// The positions of either.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Those that are not in `other`.
     pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)

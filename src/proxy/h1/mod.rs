@@ -8,6 +8,7 @@
 pub(crate) mod buf;
 pub(crate) mod chunked;
 pub(crate) mod field;
+pub(crate) mod lines;
 pub(crate) mod pump;
 pub(crate) mod request;
 pub(crate) mod response;

@@ -1,5 +1,5 @@
 //! One direction of a message on its way: reads a body from one socket, holds it to its framing, writes it to
-//! the other. Never more than one buffer of it is held.
+//! the other. Never more than one buffer of it is held, and what [`Ahead`] allows for a slow receiver.
 
 use std::io;
 use std::pin::Pin;
@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
+use crate::proxy::body::ahead::Ahead;
+use crate::proxy::body::compress::Compressor;
 use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::{self, BadChunk, Chunked};
@@ -88,6 +90,8 @@ pub(crate) struct Pump {
     encode: Encode,
     /// How much of `out` is written.
     sent: usize,
+    /// What `out` held once was written and is gone.
+    restarted: bool,
     /// How much of `buf` may be written as it is.
     cleared: usize,
     /// The sender has closed its side where that ends the body.
@@ -102,6 +106,10 @@ pub(crate) struct Pump {
     events: Option<Events>,
     /// The body is to end before its sender ends it, after a whole event.
     ends_early: bool,
+    /// Makes the body smaller on its way; gone when it has ended the body.
+    compressor: Option<Box<Compressor>>,
+    /// The sender failed while the receiver was still taking what came before.
+    failed: Option<Box<Stopped>>,
 }
 
 impl Pump {
@@ -110,6 +118,7 @@ impl Pump {
             body,
             encode,
             sent: 0,
+            restarted: false,
             cleared: 0,
             ended: false,
             moved: false,
@@ -117,7 +126,14 @@ impl Pump {
             trailers: Vec::new(),
             events: None,
             ends_early: false,
+            compressor: None,
+            failed: None,
         }
+    }
+
+    /// Compresses the body on its way; `encode` is then how the compressed bytes leave.
+    pub(crate) fn compress(&mut self, compressor: Option<Box<Compressor>>) {
+        self.compressor = compressor;
     }
 
     /// Allows a body of this many bytes, without its framing; more is [`TOO_LARGE`].
@@ -150,10 +166,9 @@ impl Pump {
         between_chunks && self.events.is_some_and(|events| events.between())
     }
 
-    /// Takes from `buf` what belongs to the body, if that is not more than is allowed: all that is there or, to
-    /// end early, one line of it.
-    fn advance(&mut self, buf: &Buf, mut data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
-        let mut bytes = buf.filled();
+    /// Takes from `bytes` what belongs to the body, if that is not more than is allowed: all of it or, to end
+    /// early, one line.
+    fn advance(&mut self, mut bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
         if self.ends_early
             && let Some(at) = bytes.iter().position(|b| *b == b'\n')
         {
@@ -186,7 +201,12 @@ impl Pump {
 
     /// Not one byte was written.
     pub(crate) fn is_unsent(&self) -> bool {
-        self.sent == 0
+        self.sent == 0 && !self.restarted
+    }
+
+    /// Whether `buf` holds nothing but what is left to write of this body.
+    pub(crate) fn is_all_of(&self, buf: &Buf) -> bool {
+        buf.filled().len() == self.cleared
     }
 
     /// Starts again from the first byte of `out`; only for a body that lies in `out` whole.
@@ -204,21 +224,24 @@ impl Pump {
         if buf.is_empty() || self.is_read() {
             return Ok(());
         }
+        if self.compressor.is_some() {
+            return self.compress_buffered(buf, out);
+        }
         let taken = match self.encode {
             Encode::AsIs => {
-                let taken = self.advance(buf, |_| {})?;
+                let taken = self.advance(buf.filled(), |_| {})?;
                 out.extend_from_slice(&buf.filled()[..taken]);
                 taken
             }
-            Encode::Plain => self.advance(buf, |data| out.extend_from_slice(data))?,
-            Encode::Chunk => self.advance(buf, |data| write_chunk(data, out))?,
+            Encode::Plain => self.advance(buf.filled(), |data| out.extend_from_slice(data))?,
+            Encode::Chunk => self.advance(buf.filled(), |data| write_chunk(data, out))?,
         };
         buf.consume(taken);
         Ok(())
     }
 
     /// Moves what can be moved: first `out`, then the body from `from` through `buf`. Ready when all of it is
-    /// written and the receiver knows that.
+    /// written and the receiver knows that. Never reads ahead of the receiver.
     pub(crate) fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -231,49 +254,148 @@ impl Pump {
         R: BodySender,
         W: BodyReceiver,
     {
+        self.poll_ahead(cx, from, buf, to, out, None)
+    }
+
+    /// Likewise, and reads ahead of a receiver that is slow as far as `ahead` allows.
+    pub(crate) fn poll_ahead<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        buf: &mut Buf,
+        to: &mut W,
+        out: &mut Vec<u8>,
+        mut ahead: Option<&mut Ahead>,
+    ) -> Poll<Result<(), Stopped>>
+    where
+        R: BodySender,
+        W: BodyReceiver,
+    {
         loop {
-            while self.sent < out.len() {
-                self.sent += ready!(self.poll_write(cx, to, &out[self.sent..]))?;
+            let written = self.poll_rest(cx, buf, to, out);
+            let blocked = match written {
+                Poll::Ready(Err(_)) => return written,
+                Poll::Ready(Ok(())) if self.is_whole() => return written,
+                Poll::Ready(Ok(())) => false,
+                Poll::Pending => true,
+            };
+            let may_read = !blocked
+                || !self.is_whole()
+                    && ahead.as_deref_mut().is_some_and(|ahead| self.may_read_ahead(buf, out, ahead));
+            if !may_read {
+                return Poll::Pending;
             }
-            while self.cleared > 0 {
-                let n = ready!(self.poll_write(cx, to, &buf.filled()[..self.cleared]))?;
-                self.cleared -= n;
-                buf.consume(n);
-            }
-            if self.is_read() {
-                return to.poll_finish(cx, &self.trailers).map_err(|_| Stopped::Write);
-            }
-            if self.ends_early && self.can_end() {
-                self.end(out);
-                continue;
-            }
-            if self.take_buffered(buf, out).map_err(Stopped::Framing)? {
-                continue;
-            }
-            match ready!(buf.poll_fill(cx, from)) {
-                Ok(0) if self.body == Body::UntilClose => {
-                    from.take_trailers(&mut self.trailers);
-                    chunked::check_trailers(&self.trailers).map_err(Stopped::Framing)?;
-                    self.end(out);
+            match self.poll_more(cx, from, buf, out) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(stopped)) if blocked => {
+                    self.failed = Some(Box::new(stopped));
+                    return Poll::Pending;
                 }
-                Ok(0) => return Poll::Ready(Err(Stopped::Read(None))),
-                Ok(_) => self.moved = true,
-                Err(error) => return Poll::Ready(Err(Stopped::Read(Some(error)))),
+                Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped)),
+                // The sender pauses: what it has sent must not wait in the encoder for what it sends next.
+                Poll::Pending if !blocked && self.flush(out).map_err(Stopped::Framing)? => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// Takes the body's bytes that `buf` holds; whether there were any.
+    /// Writes what was read. Ready when that is written; where it is the whole body, the receiver then knows that.
+    pub(crate) fn poll_rest<W: BodyReceiver>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut Buf,
+        to: &mut W,
+        out: &mut [u8],
+    ) -> Poll<Result<(), Stopped>> {
+        while self.sent < out.len() {
+            self.sent += ready!(self.poll_write(cx, to, &out[self.sent..]))?;
+        }
+        while self.cleared > 0 {
+            let n = ready!(self.poll_write(cx, to, &buf.filled()[..self.cleared]))?;
+            self.cleared -= n;
+            buf.consume(n);
+        }
+        if let Some(stopped) = self.failed.take() {
+            return Poll::Ready(Err(*stopped));
+        }
+        if self.is_whole() {
+            return to.poll_finish(cx, &self.trailers).map_err(|_| Stopped::Write);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Everything that is to be written is in `out` and `buf`.
+    fn is_whole(&self) -> bool {
+        self.is_read() && self.compressor.is_none()
+    }
+
+    /// Whether more may be read though the receiver has not taken what is there; makes room for it.
+    fn may_read_ahead(&self, buf: &mut Buf, out: &[u8], ahead: &mut Ahead) -> bool {
+        let waiting = out.len() - self.sent + self.cleared;
+        self.failed.is_none() && ahead.allows(waiting) && buf.make_room(ahead.most())
+    }
+
+    /// Takes more of the body: from `buf` or, when that has none, from `from`.
+    fn poll_more<R: BodySender>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        buf: &mut Buf,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<(), Stopped>> {
+        if self.is_read() {
+            return Poll::Ready(self.finish(out).map_err(Stopped::Framing));
+        }
+        if self.ends_early && self.can_end() {
+            // The end stands in `out`, which leaves before `buf`: what was read first must be written first.
+            if self.cleared > 0 {
+                return Poll::Pending;
+            }
+            self.end(out);
+            return Poll::Ready(Ok(()));
+        }
+        if self.take_buffered(buf, out).map_err(Stopped::Framing)? {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_read(cx, from, buf, out)
+    }
+
+    /// Reads once into `buf`; the end of a body that ends so adds what belongs there to `out`.
+    pub(crate) fn poll_read<R: BodySender>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        buf: &mut Buf,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<(), Stopped>> {
+        match ready!(buf.poll_fill(cx, from)) {
+            Ok(0) if self.body == Body::UntilClose => {
+                from.take_trailers(&mut self.trailers);
+                chunked::check_trailers(&self.trailers).map_err(Stopped::Framing)?;
+                match &self.compressor {
+                    Some(_) => self.ended = true,
+                    None => self.end(out),
+                }
+            }
+            Ok(0) => return Poll::Ready(Err(Stopped::Read(None))),
+            Ok(_) => self.moved = true,
+            Err(error) => return Poll::Ready(Err(Stopped::Read(Some(error)))),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the body's bytes that `buf` holds and that were not taken before; whether there were any.
     fn take_buffered(&mut self, buf: &mut Buf, out: &mut Vec<u8>) -> Result<bool, BadChunk> {
-        if buf.is_empty() {
+        let before = buf.filled().len();
+        if before == self.cleared {
             return Ok(false);
         }
-        if self.encode == Encode::AsIs {
-            self.cleared = self.advance(buf, |_| {})?;
-            return Ok(self.cleared > 0);
+        if self.encode == Encode::AsIs && self.compressor.is_none() {
+            let taken = self.advance(&buf.filled()[self.cleared..], |_| {})?;
+            self.cleared += taken;
+            return Ok(taken > 0);
         }
-        self.restart(out);
-        let before = buf.filled().len();
+        self.drop_sent(out);
         self.preload(buf, out)?;
         Ok(buf.filled().len() < before)
     }
@@ -283,16 +405,66 @@ impl Pump {
         self.ended = true;
         let chunked = matches!(self.body, Body::Chunked(_)) && self.encode == Encode::AsIs;
         if chunked || self.encode == Encode::Chunk {
-            self.restart(out);
+            self.drop_sent(out);
             out.extend_from_slice(b"0\r\n");
             out.append(&mut self.trailers);
             out.extend_from_slice(b"\r\n");
         }
     }
 
-    fn restart(&mut self, out: &mut Vec<u8>) {
-        out.clear();
-        self.sent = 0;
+    /// Forgets what of `out` is written, where that costs no more than it gains.
+    fn drop_sent(&mut self, out: &mut Vec<u8>) {
+        if self.sent > 0 && self.sent >= out.len() / 2 {
+            out.drain(..self.sent);
+            self.sent = 0;
+            self.restarted = true;
+        }
+    }
+
+    /// Compresses what `buf` holds of the body.
+    fn compress_buffered(&mut self, buf: &mut Buf, out: &mut Vec<u8>) -> Result<(), BadChunk> {
+        let Some(compressor) = &mut self.compressor else { return Ok(()) };
+        let taken = self.body.advance(buf.filled(), |data| compressor.write(data), |_| {})?;
+        buf.consume(taken);
+        self.take_compressed(out)?;
+        if self.is_read() { self.finish(out) } else { Ok(()) }
+    }
+
+    /// Lets out what the compressor holds back; whether that was anything.
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<bool, BadChunk> {
+        let flushed = self.compressor.as_mut().is_some_and(|compressor| compressor.flush());
+        if flushed {
+            self.take_compressed(out)?;
+        }
+        Ok(flushed)
+    }
+
+    /// Ends a compressed body that was read to its end.
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), BadChunk> {
+        if let Some(compressor) = &mut self.compressor {
+            compressor.finish();
+            self.take_compressed(out)?;
+            self.compressor = None;
+            if self.encode == Encode::Chunk {
+                out.extend_from_slice(b"0\r\n\r\n");
+            }
+            self.trailers.clear();
+        }
+        Ok(())
+    }
+
+    /// Moves what came out of the compressor to `out`.
+    fn take_compressed(&mut self, out: &mut Vec<u8>) -> Result<(), BadChunk> {
+        self.drop_sent(out);
+        let Some(compressor) = &mut self.compressor else { return Ok(()) };
+        let bytes = compressor.output().map_err(|_| BadChunk("it cannot be compressed"))?;
+        match self.encode {
+            _ if bytes.is_empty() => {}
+            Encode::Chunk => write_chunk(bytes, out),
+            Encode::AsIs | Encode::Plain => out.extend_from_slice(bytes),
+        }
+        compressor.clear();
+        Ok(())
     }
 
     fn poll_write<W: AsyncWrite + Unpin>(

@@ -11,7 +11,7 @@ use crate::proxy::h1::pump::Body;
 use crate::proxy::limits::{HEADERS_MAX, Settings};
 
 /// A head that may be passed on.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ResponseHead<'h, 'b> {
     /// From the status line to the empty line, both included.
     pub(crate) raw: &'b [u8],

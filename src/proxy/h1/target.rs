@@ -49,6 +49,14 @@ pub(super) fn is_authority(text: &str) -> bool {
         && port.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// The host of an authority, without its port.
+pub(crate) fn without_port(authority: &str) -> &str {
+    match authority.rfind([':', ']']) {
+        Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
+        _ => authority,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,7 +59,7 @@ pub(super) fn write_request(head: &request::Parts, out: &mut Vec<u8>) -> Option<
 /// A worker's response head with what is added. 101 becomes 200, which is how HTTP/2 says it.
 pub(super) fn response(head: &ResponseHead<'_, '_>, added: Added<'_>) -> Result<Response<()>, Refusal> {
     // What frames the answer says HTTP/2 itself. Named one by one, so that nothing new is forgotten here.
-    let Added { version, cookie, encode: _, upgrade: _, connection: _ } = added;
+    let Added { version, cookie, encode: _, upgrade: _, connection: _, lines } = added;
     // Headers of gRPC that stand where trailers would: its clients take every one of them for a trailer.
     let stands_for_trailers = head.body.is_done()
         && head.headers.iter().any(|field| field.name.eq_ignore_ascii_case("grpc-status"));
@@ -76,6 +76,7 @@ pub(super) fn response(head: &ResponseHead<'_, '_>, added: Added<'_>) -> Result<
     if let Some(cookie) = cookie {
         append(&mut headers, header::SET_COOKIE.as_str().as_bytes(), cookie.as_bytes())?;
     }
+    append_lines(&mut headers, lines);
     let status = if head.status == 101 { 200 } else { head.status };
     made(status, headers)
 }
@@ -106,13 +107,17 @@ pub(super) fn answer(answer: &Answer) -> Result<Response<()>, Refusal> {
 /// Trailers that came as lines of text; what is no trailer is left out.
 pub(super) fn trailers(lines: &[u8]) -> HeaderMap {
     let mut trailers = HeaderMap::new();
+    append_lines(&mut trailers, lines);
+    trailers
+}
+
+fn append_lines(headers: &mut HeaderMap, lines: &[u8]) {
     for line in lines.split(|b| *b == b'\n') {
         if let Some(colon) = line.iter().position(|b| *b == b':') {
             // The lines were checked when they were read.
-            let _ = append(&mut trailers, &line[..colon], line[colon + 1..].trim_ascii());
+            let _ = append(headers, &line[..colon], line[colon + 1..].trim_ascii());
         }
     }
-    trailers
 }
 
 /// Trailers that came in HTTP/2, as lines of text.

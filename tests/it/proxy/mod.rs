@@ -3,6 +3,8 @@
 mod answers;
 mod balance;
 mod bodies;
+mod buffer;
+mod compress;
 mod drains;
 mod faults;
 mod forwarded;
@@ -11,6 +13,7 @@ mod h2c;
 mod h2c_programs;
 mod http2;
 mod limits;
+mod pages;
 mod payloads;
 mod proxy_protocol;
 mod queue;

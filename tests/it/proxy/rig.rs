@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use switchman::config::{Delivery, Protocol};
 use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
-use switchman::proxy::{self, Door, Front, ProxyHandle, Settings};
+use switchman::proxy::{self, Door, Front, Pages, ProxyHandle, Settings};
 use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
 use switchman::rules::publisher::Published;
@@ -61,6 +61,35 @@ impl Rig {
         hosts: &[&str],
         front: impl Into<Front>,
     ) -> Self {
+        let pages = Pages::default();
+        Self::start_as(settings, workers, (hosts, front.into()), Delivery::default(), &pages).await
+    }
+
+    /// Starts with a worker whose requests are delivered in this way.
+    pub(crate) async fn deliver(delivery: Delivery, worker: Address) -> Self {
+        Self::start_with(Settings::default(), &[worker], &[], delivery, &Pages::default()).await
+    }
+
+    /// Starts with these pages for answers of ours.
+    pub(crate) async fn start_with(
+        settings: Settings,
+        workers: &[Address],
+        hosts: &[&str],
+        delivery: Delivery,
+        pages: &Pages,
+    ) -> Self {
+        let door = Door::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self::start_as(settings, workers, (hosts, vec![door].into()), delivery, pages).await
+    }
+
+    /// Everything that can be said of a rig.
+    async fn start_as(
+        settings: Settings,
+        workers: &[Address],
+        (hosts, front): (&[&str], Front),
+        delivery: Delivery,
+        pages: &Pages,
+    ) -> Self {
         let (registry, reader) = Registry::new();
         let (rules, rules_reader) = watch::channel(Arc::new(published()));
         let live = Live::new();
@@ -71,12 +100,12 @@ impl Rig {
             BTreeMap::from([(name.clone(), rules_reader)]),
             BTreeMap::from([(name, hosts.iter().map(|h| (*h).to_owned()).collect())]),
         ));
-        let listeners = proxy::bind_front(front.into(), THREADS).unwrap();
+        let listeners = proxy::bind_front(front, THREADS).unwrap();
         let addresses = listeners.addresses().to_vec();
         let address = addresses[0];
-        let proxy = proxy::start(listeners, &live, &settings).unwrap();
+        let proxy = proxy::start(listeners, &live, &settings, pages).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
-        let delivery = Arc::default();
+        let delivery = Arc::new(delivery);
         let rig = Self { proxy, address, addresses, live, counters, delivery, registry, rules };
         rig.set_workers(workers).await;
         rig
