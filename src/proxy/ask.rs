@@ -93,7 +93,6 @@ impl<S: Downstream> Connection<S> {
         let repeatable = planned.request.idempotent && is_whole;
         let mut asking = Asking::new(repeatable, self.thread.turn());
         let mut sent_again = false;
-        let mut failure = Refusal::new(Cause::NotReady, "the version has no ready worker");
         loop {
             let (waited_for, place);
             let chosen = match version.delivery.max_in_flight {
@@ -107,14 +106,13 @@ impl<S: Downstream> Connection<S> {
                     waited_for.as_ref().map_or(Choice::Nobody, Choice::Worker)
                 }
             };
-            let Choice::Worker(worker) = chosen else { return Err(Failure::Refused(failure)) };
+            let Choice::Worker(worker) = chosen else { return Err(Failure::Refused(asking.failure())) };
             let only_new = sent_again || asking.met_stale();
             let mut link = match self.link(worker, repeatable, only_new).await {
                 Ok(link) => link,
                 Err(refusal) => {
                     self.thread.worker_failed(version, worker, &refusal.detail);
-                    asking.failed(worker.serial);
-                    failure = refusal;
+                    asking.failed(worker.serial, refusal);
                     continue;
                 }
             };
@@ -130,7 +128,7 @@ impl<S: Downstream> Connection<S> {
                 is_whole && matches!(&lost, Lost::Died(Some(error)) if h2c::failure::is_unprocessed(error));
             let idle_died =
                 link.reused && matches!(lost, Lost::Died(_)) || unprocessed && !asking.met_stale();
-            failure = match lost {
+            let failure = match lost {
                 Lost::Died(how) => Refusal::new(
                     Cause::UpstreamClosed,
                     format!(
@@ -144,11 +142,8 @@ impl<S: Downstream> Connection<S> {
             };
             // Its place is free from here on.
             drop(link);
-            if idle_died {
-                asking.stale(worker.serial);
-            } else {
+            if !idle_died {
                 self.thread.worker_failed(version, worker, &failure.detail);
-                asking.failed(worker.serial);
             }
             if !upload.pump.is_unsent() && !unprocessed {
                 let again =
@@ -157,6 +152,10 @@ impl<S: Downstream> Connection<S> {
                     return Err(Failure::Refused(failure));
                 }
                 sent_again = true;
+            }
+            match idle_died {
+                true => asking.stale(worker.serial, failure),
+                false => asking.failed(worker.serial, failure),
             }
             upload.rewind();
         }

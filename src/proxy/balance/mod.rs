@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::health::Health;
 use crate::registry::Upstream;
 
@@ -38,6 +39,8 @@ struct Tried {
     failed: Vec<u64>,
     /// Closed an idle connection, as it may at any time: asked on a new one if there is no other.
     stale: Option<u64>,
+    /// What the last of them did.
+    why: Option<Refusal>,
 }
 
 impl Asking {
@@ -45,14 +48,24 @@ impl Asking {
         Self { repeatable, turn, tried: None }
     }
 
-    /// A worker has failed this request.
-    pub(crate) fn failed(&mut self, serial: u64) {
-        self.tried.get_or_insert_default().failed.push(serial);
+    /// A worker has failed this request; `why` is the answer if there is no other one.
+    pub(crate) fn failed(&mut self, serial: u64, why: Refusal) {
+        let tried = self.tried.get_or_insert_default();
+        tried.failed.push(serial);
+        tried.why = Some(why);
     }
 
-    /// A worker has closed an idle connection that this request was sent on.
-    pub(crate) fn stale(&mut self, serial: u64) {
-        self.tried.get_or_insert_default().stale = Some(serial);
+    /// Likewise, where it has closed an idle connection that this request was sent on.
+    pub(crate) fn stale(&mut self, serial: u64, why: Refusal) {
+        let tried = self.tried.get_or_insert_default();
+        tried.stale = Some(serial);
+        tried.why = Some(why);
+    }
+
+    /// The answer where no worker is left.
+    pub(crate) fn failure(self) -> Refusal {
+        let why = self.tried.and_then(|tried| tried.why);
+        why.unwrap_or_else(|| Refusal::new(Cause::NotReady, "the version has no ready worker"))
     }
 
     /// Whether an idle connection turned out to be dead.

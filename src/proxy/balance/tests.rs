@@ -33,7 +33,11 @@ fn moment() -> Instant {
 }
 
 fn asking(failed: &[u64], stale: Option<u64>, turn: u64) -> Asking {
-    Asking { repeatable: true, turn, tried: Some(Box::new(Tried { failed: failed.to_vec(), stale })) }
+    Asking {
+        repeatable: true,
+        turn,
+        tried: Some(Box::new(Tried { failed: failed.to_vec(), stale, why: None })),
+    }
 }
 
 /// The serial of who is chosen; `Err(true)`: all are busy, `Err(false)`: nobody is left.
