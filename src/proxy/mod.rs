@@ -9,7 +9,7 @@
 //!  client --1 read head--> 2 parse, check --> 3 snapshot: host -> service -> rules -> version (route)
 //!            7 watch           400, 431 ..        421, 503                    | wait for it, if the rule says so
 //!     ^                                                                       v
-//!     |                                              4 ready worker with the least in flight (balance) <--+
+//!     |               4 the better of two ready workers (balance), or a place in line (place, queue) <--+
 //!     |                                                                       v                           |
 //!     |                                   5 idle connection, or a new one (upstream) --refused: the next--+
 //!     |                                                                       v                           |
@@ -21,7 +21,10 @@
 //!                                10 count; keep both connections, or close them
 //! ```
 //!
-//! Invariants: no lock, no boxed body, no timer and no formatting on this way; one read and one write on each
+//! Which workers fail ([`health`]) and how often it may be done again ([`budget`]) a thread remembers in
+//! [`remembered`].
+//!
+//! Invariants: no lock (but that of the line, where a version has `max_in_flight`), no boxed body, no timer and no formatting on this way; one read and one write on each
 //! side of an ordinary request. Nothing is sent to a worker that was not understood in the one way there is.
 //! Every answer that is not the worker's says so ([`error`]).
 //!

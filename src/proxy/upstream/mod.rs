@@ -94,7 +94,7 @@ pub(crate) struct Link {
     /// Its connection has carried a request before; the worker may have closed it meanwhile.
     pub(crate) reused: bool,
     /// Its place at a worker that takes only so many requests at a time.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Box<Place>>,
     guard: InFlightGuard,
 }
 

@@ -7,6 +7,7 @@ mod demo;
 mod docs;
 mod deploy;
 mod faults;
+mod grpc;
 mod promote;
 mod rules;
 mod tls;
