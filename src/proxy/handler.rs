@@ -21,7 +21,7 @@ use crate::registry::Version;
 use crate::routing::NoVersion;
 
 /// How long a connection that is new when draining begins may take to send its request.
-const DRAIN_FIRST: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_FIRST: Duration = Duration::from_secs(1);
 /// What becomes of the connection after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
