@@ -21,7 +21,7 @@ use crate::registry::Version;
 use crate::routing::NoVersion;
 
 /// How long a connection that is new when draining begins may take to send its request.
-const DRAIN_FIRST: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_FIRST: Duration = Duration::from_secs(1);
 /// What becomes of the connection after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
@@ -171,7 +171,7 @@ impl<S: Downstream> Connection<S> {
     pub(super) async fn request(&mut self, b: &mut Buffers) -> After {
         // 1-3: to a version.
         let started = Instant::now();
-        b.stamp.begin(self.thread.clock.wall_ms(started));
+        b.stamp.begin(self.client.ip, self.thread.clock.wall_ms(started));
         self.life.requests = self.life.requests.saturating_add(1);
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
@@ -186,7 +186,7 @@ impl<S: Downstream> Connection<S> {
             }
         };
         b.down.consume(planned.request.length);
-        let version = planned.version.clone();
+        let version = &planned.version;
         // 4-9: to a worker and back.
         let (is_error, after) = match self.exchange(&planned, b).await {
             Ok((status, after)) => (status >= 500, after),
@@ -196,11 +196,11 @@ impl<S: Downstream> Connection<S> {
             }
             Err(Failure::Cut(refusal, code)) => {
                 self.io.abort(code);
-                self.log(&refusal, &planned.request, &version, b.stamp.id());
+                self.log(&refusal, version, &b.stamp);
                 (true, After::Close)
             }
             Err(Failure::Refused(refusal)) => {
-                self.log(&refusal, &planned.request, &version, b.stamp.id());
+                self.log(&refusal, version, &b.stamp);
                 let name = Some(version.id.as_str());
                 let after = Box::pin(self.refuse(&refusal, Some(&planned.request), name, b)).await;
                 (refusal.cause.status() >= 500, after)

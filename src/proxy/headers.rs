@@ -146,7 +146,7 @@ mod tests {
     fn rewrite(head: &RequestHead<'_, '_>, upgrade: Option<&str>, out: &mut Vec<u8>) {
         let client = Client::new("192.0.2.1".parse().unwrap(), &Rc::default());
         let mut stamp = Stamp::default();
-        stamp.begin(5);
+        stamp.begin(client.ip, 5);
         stamp.identify(&Ids::new(), Some(b"7"));
         write_request(head, &client, &client.weigh(head), &stamp, upgrade, out);
     }

@@ -12,6 +12,7 @@ use crate::proxy::grpc;
 use crate::proxy::h1::{lines, target};
 use crate::proxy::handler::{After, Connection};
 use crate::proxy::route::Request;
+use crate::proxy::stamp::Stamp;
 use crate::proxy::thread::Buffers;
 use crate::registry::Version;
 
@@ -31,8 +32,7 @@ impl<S: Downstream> Connection<S> {
         if self.client.wants_ids() {
             b.stamp.identify(&self.thread.ids, None);
         }
-        let id = b.stamp.id();
-        let client = request.map_or(self.client.ip, |request| request.client);
+        let (id, client) = (b.stamp.id(), b.stamp.client);
         tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, %client, id, "refused");
         // What follows a request that was not understood, or whose body was not read, cannot be understood.
         let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.is_last_request());
@@ -77,15 +77,15 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Says what went wrong with a worker; at most one line a second.
-    pub(super) fn log(&self, refusal: &Refusal, request: &Request, version: &Version, id: Option<&str>) {
+    pub(super) fn log(&self, refusal: &Refusal, version: &Version, stamp: &Stamp) {
         if refusal.cause.status() >= 500 && self.thread.may_warn() {
             tracing::warn!(
                 cause = refusal.cause.as_str(),
                 detail = %refusal.detail,
                 service = %version.service,
                 version = %version.id,
-                client = %request.client,
-                id,
+                client = %stamp.client,
+                id = stamp.id(),
                 "a request failed"
             );
         }

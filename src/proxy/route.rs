@@ -25,8 +25,6 @@ use crate::rules::table::Unavailable;
 pub(crate) struct Request {
     /// Bytes of the head.
     pub(crate) length: usize,
-    /// Whom it comes from, as far as the peer is believed.
-    pub(crate) client: IpAddr,
     pub(crate) is_head: bool,
     pub(crate) idempotent: bool,
     pub(crate) http11: bool,
@@ -65,6 +63,7 @@ pub(crate) fn plan(
 ) -> Result<Option<(Request, Route)>, Refusal> {
     let planned = request::parse_with(bytes, &thread.settings, without_length, |head| {
         let weighed = client.weigh(head);
+        stamp.client = weighed.client;
         if client.wants_ids() {
             stamp.identify(&thread.ids, weighed.id);
         }
@@ -78,7 +77,6 @@ pub(crate) fn plan(
         headers::write_request(head, client, &weighed, stamp, protocol, out);
         let request = Request {
             length: 0,
-            client: weighed.client,
             is_head: head.method == "HEAD",
             idempotent: head.is_idempotent(),
             http11: head.http11,

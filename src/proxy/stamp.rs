@@ -1,10 +1,11 @@
-//! What each request is stamped with: its id and the time of its start.
+//! What each request is stamped with: whom it comes from, its id, and the time of its start.
 //!
 //! A person who got an answer of ours quotes the id, and the worker has the same one in its log. The id is made
 //! from a generator of the thread, seeded once by the kernel, and written as text into a buffer that is kept, so
 //! that stamping costs no system call and no allocation.
 
 use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The longest id that is passed on, in bytes.
 const ID_MAX: usize = 128;
@@ -39,17 +40,26 @@ impl Ids {
 }
 
 /// One request's stamp; its memory is used again by the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stamp {
+    /// Whom it comes from, as far as the peer is believed.
+    pub(crate) client: IpAddr,
     /// The id as text; empty as long as there is none.
     id: Vec<u8>,
     /// When its first bytes were seen, in milliseconds since 1970.
     start_ms: u64,
 }
 
+impl Default for Stamp {
+    fn default() -> Self {
+        Self { client: IpAddr::V4(Ipv4Addr::UNSPECIFIED), id: Vec::new(), start_ms: 0 }
+    }
+}
+
 impl Stamp {
-    /// Begins a request.
-    pub(crate) fn begin(&mut self, start_ms: u64) {
+    /// Begins a request of which only the `peer` is known.
+    pub(crate) fn begin(&mut self, peer: IpAddr, start_ms: u64) {
+        self.client = peer;
         self.id.clear();
         self.start_ms = start_ms;
     }
@@ -138,7 +148,8 @@ mod tests {
     #[test]
     fn an_id_stays_for_the_whole_request() {
         let (mut stamp, ids) = (Stamp::default(), Ids::new());
-        stamp.begin(1_700_000_000_123);
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        stamp.begin(peer, 1_700_000_000_123);
         stamp.identify(&ids, None);
         let first = stamp.id().unwrap().to_owned();
         stamp.identify(&ids, Some(b"other"));
@@ -148,7 +159,7 @@ mod tests {
         stamp.write_start(&mut out);
         let expected = format!("X-Request-Id: {first}\r\nX-Request-Start: t=1700000000123\r\n");
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-        stamp.begin(0);
+        stamp.begin(peer, 0);
         assert_eq!(stamp.id(), None);
     }
 }

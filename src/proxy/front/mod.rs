@@ -10,21 +10,22 @@
 mod proxy_protocol;
 mod tls;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 
 use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::proxy::client::{Client, is_trusted};
-use crate::proxy::clock::Alarm;
+use crate::proxy::clock::{Alarm, ticks};
 use crate::proxy::error::{self, Manner, Refusal};
-use crate::proxy::handler;
-use crate::proxy::per_client;
+use crate::proxy::handler::{self, DRAIN_FIRST};
+use crate::proxy::per_client::{self, Counted};
 use crate::proxy::thread::Thread;
 
 pub use tls::Tls;
@@ -120,21 +121,17 @@ impl Front {
 
 /// Takes the connection of `peer` in.
 pub(crate) fn enter(thread: &Rc<Thread>, entrance: &Rc<Entrance>, stream: TcpStream, peer: SocketAddr) {
-    // Behind a PROXY header, the peer is a load balancer; whose connection it is shows later.
-    let counted =
-        if entrance.proxy_protocol { Ok(None) } else { per_client::count(thread, peer.ip()).map(Some) };
+    let peer = peer.ip();
+    // Whose connection it is, a PROXY header says later.
+    let counted = if entrance.proxy_protocol { Ok(None) } else { count(thread, entrance, peer) };
     // Closed without a word: an answer would cost what the limit is to save.
     let Ok(counted) = counted else { return };
     // Made here and not in the task, so that the connection counts as open at once.
     let alarm = Alarm::new(thread.clone());
     if entrance.proxy_protocol || entrance.tls.is_some() {
-        let beginning = begin(thread.clone(), entrance.clone(), alarm, stream, peer.ip());
-        tokio::task::spawn_local(async move {
-            beginning.await;
-            drop(counted);
-        });
+        tokio::task::spawn_local(begin(thread.clone(), entrance.clone(), alarm, stream, peer, counted));
     } else {
-        let client = Rc::new(Client::new(peer.ip(), entrance));
+        let client = Rc::new(Client::new(peer, entrance));
         let serving = handler::serve(thread.clone(), alarm, stream, client);
         tokio::task::spawn_local(async move {
             serving.await;
@@ -143,26 +140,60 @@ pub(crate) fn enter(thread: &Rc<Thread>, entrance: &Rc<Entrance>, stream: TcpStr
     }
 }
 
-/// Reads what comes before HTTP, then serves. What follows is boxed, and so is what came before once it is over:
-/// an idle connection is as small as one without all this.
+/// Counts a connection as its client's, unless that is a trusted proxy, which speaks for many.
+fn count(thread: &Rc<Thread>, entrance: &Entrance, client: IpAddr) -> Result<Option<Counted>, ()> {
+    match is_trusted(client.to_canonical(), &entrance.trusted_proxies) {
+        true => Ok(None),
+        false => per_client::count(thread, client),
+    }
+}
+
+/// Takes what comes before HTTP, then serves. Both are boxed, each for as long as it lasts: an idle connection is
+/// as small as one without all this.
 async fn begin(
     thread: Rc<Thread>,
     entrance: Rc<Entrance>,
     alarm: Alarm<Thread>,
     stream: TcpStream,
     peer: IpAddr,
+    mut counted: Option<Counted>,
 ) {
     alarm.attach().await;
-    let begun = Box::pin(introduce(&thread, &entrance, &alarm, stream, peer)).await;
-    let Some((stream, ip)) = begun else { return };
-    let counted = if entrance.proxy_protocol { per_client::count(&thread, ip).map(Some) } else { Ok(None) };
-    let Ok(_counted) = counted else { return };
+    let introduced = Box::pin(in_time(&thread, &alarm, introduce(&thread, &entrance, stream, peer))).await;
+    let Some(Some((stream, ip))) = introduced else { return };
+    if entrance.proxy_protocol {
+        match count(&thread, &entrance, ip) {
+            Ok(its) => counted = its,
+            Err(()) => return,
+        }
+    }
     let client = Rc::new(Client::new(ip, &entrance));
     let serving: Pin<Box<dyn Future<Output = ()>>> = match stream {
         Begun::Plain(stream) => Box::pin(handler::serve(thread, alarm, stream, client)),
         Begun::Tls(stream) => Box::pin(handler::serve(thread, alarm, stream, client)),
     };
     serving.await;
+    drop(counted);
+}
+
+/// The future's output, or none after the time that a request head has. A thread that drains waits no longer than
+/// for the first request of any connection.
+async fn in_time<F: Future>(thread: &Thread, alarm: &Alarm<Thread>, future: F) -> Option<F::Output> {
+    alarm.arm(thread.timeouts.head);
+    let mut future = pin!(future);
+    let mut told_to_drain = false;
+    poll_fn(|cx| {
+        if thread.draining.get() && !told_to_drain {
+            told_to_drain = true;
+            alarm.arm(ticks(DRAIN_FIRST));
+        }
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if alarm.expired() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// A connection on which HTTP comes next.
@@ -171,38 +202,30 @@ enum Begun {
     Tls(tls::Stream),
 }
 
-/// PROXY header and handshake, as far as `entrance` has them, within the time that a request head has. Also who
-/// the client is.
+/// PROXY header and handshake, as far as `entrance` has them. Also who the client is.
 async fn introduce(
     thread: &Thread,
     entrance: &Entrance,
-    alarm: &Alarm<Thread>,
     stream: TcpStream,
     peer: IpAddr,
 ) -> Option<(Begun, IpAddr)> {
-    alarm.arm(thread.timeouts.head);
-    let mut client = peer;
-    if entrance.proxy_protocol {
-        match alarm.race(proxied(entrance, &stream, peer)).await {
-            Some(Ok(ip)) => client = ip,
-            Some(Err(why)) => {
+    let client = match entrance.proxy_protocol {
+        false => peer,
+        true => match proxied(entrance, &stream, peer).await {
+            Ok(client) => client,
+            Err(why) => {
                 if thread.may_warn() {
                     tracing::warn!(%peer, "closed a connection where PROXY headers are wanted: {why}");
                 }
                 return None;
             }
-            None => return None,
-        }
-    }
+        },
+    };
     let Some(tls) = &entrance.tls else { return Some((Begun::Plain(stream), client)) };
-    match alarm.race(handshake(tls, stream)).await {
-        Some(Ok(stream)) => Some((Begun::Tls(stream), client)),
-        Some(Err(error)) => {
+    match handshake(tls, stream).await {
+        Ok(stream) => Some((Begun::Tls(stream), client)),
+        Err(error) => {
             tracing::debug!(%client, %error, "a TLS handshake failed");
-            None
-        }
-        None => {
-            tracing::debug!(%client, "a TLS handshake did not end in time");
             None
         }
     }

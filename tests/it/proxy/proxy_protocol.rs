@@ -88,6 +88,28 @@ async fn a_header_of_a_stranger_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn connections_count_as_those_of_the_client_and_not_of_the_proxy() {
+    let settings = Settings { connections_per_client: 1, exempt: Vec::new(), ..Settings::default() };
+    let rig = rig(settings, &["127.0.0.1/32"]).await;
+    let mut open = Vec::new();
+    for n in 0..10 {
+        let mut client = rig.connect().await;
+        client.send(format!("PROXY TCP4 192.0.2.{n} 10.0.0.1 5000 80\r\n{GET}")).await;
+        assert_eq!(client.response().await.expect("each is another client").status, 200);
+        open.push(client);
+    }
+    // One a thread may stay open; of three, at least one is closed.
+    let mut answered = 0;
+    for _ in 0..3 {
+        let mut client = rig.connect().await;
+        client.send(format!("PROXY TCP4 192.0.2.99 10.0.0.1 5000 80\r\n{GET}")).await;
+        answered += usize::from(client.response().await.is_some());
+        open.push(client);
+    }
+    assert!((1..=2).contains(&answered), "{answered} of three");
+}
+
+#[tokio::test]
 async fn a_header_that_does_not_end_is_not_waited_for() {
     let settings = Settings { head_timeout: Duration::from_millis(200), ..Settings::default() };
     let rig = rig(settings, &["127.0.0.1/32"]).await;
