@@ -48,7 +48,7 @@ pub(super) struct Upload {
     /// The client has closed its sending side.
     pub(super) half_closed: bool,
     /// How long a gRPC request may wait for its answer, in ticks.
-    patience: Option<u64>,
+    patience: Option<u32>,
 }
 
 impl Upload {
@@ -78,9 +78,9 @@ impl<S: Downstream> Connection<S> {
     /// Steps 4 to 7: asks one worker after the other until one begins to answer; its first bytes are in `b.up`.
     ///
     /// Nothing sent, or nothing done with it as an HTTP/2 worker can say: any request goes to another worker,
-    /// until each was asked. Something sent: only what may be
-    /// done twice goes on, that once only (so that no request goes round killing workers), on a new connection,
-    /// and while the version's retry budget lasts (so that retries do not multiply an outage).
+    /// until each was asked. Something sent: only what may be done twice goes on, that once only (so that no
+    /// request goes round killing workers), on a new connection, and while the version's retry budget lasts (so
+    /// that retries do not multiply an outage).
     pub(super) async fn ask(
         &mut self,
         planned: &Planned,
@@ -193,7 +193,7 @@ impl<S: Downstream> Connection<S> {
         upload: &mut Upload,
         b: &mut Buffers,
     ) -> Result<(), Lost> {
-        let first_byte = upload.patience.unwrap_or(self.thread.timeouts.first_byte);
+        let first_byte = upload.patience.map_or(self.thread.timeouts.first_byte, u64::from);
         self.alarm.arm(first_byte);
         poll_fn(|cx| {
             if let Err(failure) = self.poll_upload(cx, link, upload, &mut b.down, &mut b.request) {

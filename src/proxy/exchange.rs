@@ -71,7 +71,7 @@ impl<S: Downstream> Connection<S> {
         download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
         let timeouts = &self.thread.timeouts;
         let silence_max = match request.grpc {
-            Some(patience) => patience,
+            Some(patience) => patience.into(),
             None if answer.event_stream => timeouts.tunnel,
             None => timeouts.body,
         };
