@@ -9,20 +9,23 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
+use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState};
+use crate::certificates::{self, PairError};
 use crate::config::{self, Config, Promote, Secret};
 use crate::deploy::VersionChange;
 use crate::deploy::watcher::{self, WatchSpec};
 use crate::promoter;
-use crate::proxy::{self, Listeners};
+use crate::proxy::{self, Door, Front, Inside, Listeners};
 use crate::registry::Registry;
 use crate::routing::{self, Live};
 use crate::rules::source::{self, ServiceRules, SourceHandle, SourceSpec, etcd};
@@ -50,6 +53,12 @@ pub enum BuildError {
     /// The admin token.
     #[error(transparent)]
     Token(#[from] admin::auth::TokenError),
+    /// A certificate or its key.
+    #[error(transparent)]
+    Certificate(#[from] PairError),
+    /// The randomness that TLS needs.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
     /// A service's rules.
     #[error(transparent)]
     Rules(#[from] source::SourceError),
@@ -66,6 +75,10 @@ impl BuildError {
             Self::Listen(error) => error.hint.clone(),
             Self::Admin(error) => error.hint(),
             Self::Token(error) => error.hint(),
+            Self::Certificate(error) => error.hint.clone(),
+            Self::Tls(_) => {
+                "look at the machine's entropy: cat /proc/sys/kernel/random/entropy_avail".to_owned()
+            }
             Self::Rules(_) => "etcd: {endpoints: [\"http://127.0.0.1:2379\"]}".to_owned(),
             Self::Threads(_) => {
                 "set `threads:` to a smaller number, or raise the limits: ulimit -n -u".to_owned()
@@ -74,11 +87,15 @@ impl BuildError {
     }
 }
 
+/// Keeps the certificates true to their files, for as long as it is polled.
+type Certificates = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A switchman whose sockets are bound and that does not run yet.
-#[derive(Debug)]
 pub struct App {
     config: Config,
     listeners: Listeners,
+    /// Keeps the certificates true to their files.
+    certificates: Certificates,
     admin: admin::Bound,
     token: Secret,
     state: StateLock,
@@ -89,9 +106,10 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let state = StateLock::take(&config.state)?;
         let token = admin::auth::token(&config.state)?;
-        let listeners = proxy::bind(&config.listen, config.threads)?;
+        let (front, certificates) = front(&config)?;
+        let listeners = proxy::bind_front(front, config.threads)?;
         let admin = admin::bind(&config.admin).await?;
-        Ok(Self { config, listeners, admin, token, state })
+        Ok(Self { config, listeners, certificates, admin, token, state })
     }
 
     /// The public addresses.
@@ -106,7 +124,7 @@ impl App {
 
     /// Runs until `shutdown` ends, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), BuildError> {
-        let Self { config, listeners, admin, token, state } = self;
+        let Self { config, listeners, certificates, admin, token, state } = self;
         let inputs = CancellationToken::new();
         let live = Live::new();
         let (registry, registry_reader) = Registry::new();
@@ -128,6 +146,7 @@ impl App {
         let sources: BTreeMap<_, _> = rules.iter().map(|(n, r)| (n.clone(), r.handle.clone())).collect();
         tokio::spawn(promoter::run(live.clone(), policies(&config, &sources)));
         tokio::spawn(sample(live.clone()));
+        tokio::spawn(certificates);
 
         if let Err(error) = proxy::raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is, and with it that of connections");
@@ -164,6 +183,29 @@ impl App {
         tracing::info!("ended");
         Ok(())
     }
+}
+
+/// What stands before a request, and the task that keeps certificates fresh.
+fn front(config: &Config) -> Result<(Front, Certificates), BuildError> {
+    let front = &config.front;
+    let door = |address: SocketAddr, inside: Inside| Door {
+        address,
+        proxy_protocol: front.proxy_protocol.contains(&address),
+        inside,
+    };
+    let redirects = front.tls.as_ref().is_some_and(|tls| tls.redirect);
+    let plain = if redirects { Inside::Redirect } else { Inside::Http };
+    let mut doors: Vec<Door> = config.listen.iter().map(|address| door(*address, plain.clone())).collect();
+    let with = |doors| Front {
+        doors,
+        trusted_proxies: front.trusted_proxies.clone(),
+        request_ids: front.request_ids,
+    };
+    let Some(tls) = &front.tls else { return Ok((with(doors), Box::pin(std::future::ready(())))) };
+    let (store, following) = certificates::follow(&tls.certificates)?;
+    let inside = Inside::Tls(proxy::Tls::new(store)?);
+    doors.extend(tls.listen.iter().map(|address| door(*address, inside.clone())));
+    Ok((with(doors), Box::pin(following)))
 }
 
 /// Starts each service's source of rules and aliases; all share one connection to etcd.

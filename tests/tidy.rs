@@ -20,7 +20,18 @@ const ROWS: [&[&str]; 6] = [
     &["deploy::watcher", "supervisor", "promoter", "routing"],
     &["rules::source", "rules::publisher", "rules::offer", "rules::last_good"],
     &["config", "registry", "deploy", "rules"],
-    &["version", "metrics", "drain", "backoff", "hint", "fs_watch", "yaml", "telemetry", "state_lock"],
+    &[
+        "certificates",
+        "version",
+        "metrics",
+        "drain",
+        "backoff",
+        "hint",
+        "fs_watch",
+        "yaml",
+        "telemetry",
+        "state_lock",
+    ],
 ];
 
 /// What the rows do not say: the first never uses the others.

@@ -11,6 +11,7 @@
 mod clash;
 mod delivery;
 mod flags;
+mod front;
 pub mod folder;
 mod http2;
 mod keys;
@@ -21,12 +22,14 @@ mod reference;
 mod run;
 mod service;
 mod size;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod text;
 mod value;
 
 pub use delivery::{Coding, Compress, Delivery, Queue};
+pub use front::{Front, Tls};
 pub use http2::Http2;
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
@@ -49,6 +52,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The public addresses.
     pub listen: Vec<SocketAddr>,
+    /// TLS, and who may say who a client is.
+    pub front: Front,
     /// The admin listener and socket.
     pub admin: Admin,
     /// This machine's name in the fleet.

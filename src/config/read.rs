@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::front;
+use super::keys::front::FRONT;
 use super::keys::{ADMIN, ETCD, FILE, names};
 use super::text::{self, Links};
 use super::value::{self, DURATION_MAX, SOCKET_PATH_MAX};
@@ -47,12 +49,15 @@ pub(super) fn config(node: &Node, around: &Surroundings) -> (Option<Config>, Pro
 }
 
 fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
-    let file = reader.fields(&names(&[&FILE]))?;
-    let listen = file.get("listen").map_or_else(|| vec![LISTEN], |r| listen(&r));
+    let file = reader.fields(&names(&[&FILE, &FRONT]))?;
+    let listen = file.get("listen").map_or_else(|| vec![LISTEN], |r| addresses(&r));
+    let front = front::front(&file, &listen, &around.folder);
     let node = file.get("node").and_then(|r| r.value(value::name)).unwrap_or_else(|| around.node.clone());
     let state = state(&file, around);
     let admin = admin(&file, state.as_deref(), around);
-    clash::listeners(&file, &listen, admin.as_ref());
+    let with_tls = front.iter().filter_map(|front| front.tls.as_ref()).flat_map(|tls| &tls.listen);
+    let public: Vec<SocketAddr> = listen.iter().chain(with_tls).copied().collect();
+    clash::listeners(&file, &public, admin.as_ref());
     let etcd = file.get("etcd").and_then(|r| etcd(r, around));
     let threads = file.get("threads").and_then(|r| r.number(1..=THREADS_MAX));
     let drain = file.get("drain").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(DRAIN);
@@ -69,6 +74,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
     Some(Config {
         file: None,
         listen,
+        front: front?,
         admin: admin?,
         node,
         threads: threads.map_or(around.threads, |n| n as usize),
@@ -80,7 +86,8 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
     })
 }
 
-fn listen(reader: &Reader<'_>) -> Vec<SocketAddr> {
+/// Addresses to listen on, at least one.
+pub(super) fn addresses(reader: &Reader<'_>) -> Vec<SocketAddr> {
     let addresses = reader.one_or_more();
     if addresses.is_empty() {
         reader.error("the list is empty", "write an address, as in \"127.0.0.1:7000\"");

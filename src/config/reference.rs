@@ -85,6 +85,13 @@ etcd: {endpoints: [\"http://10.0.0.9:2379\"], user: someone, password_file: secr
 services:
   NAME: {root: /srv/app, rules: {etcd: /some/key}}
 ";
+    /// The same, for keys that only mean something with TLS or with proxies in front.
+    const BASE_FRONT: &str = "
+trusted_proxies: 192.0.2.1
+tls: {listen: \"127.0.0.1:9443\", certificates: {certificate: secrets/other.pem, key: secrets/other.key}}
+services:
+  NAME: {root: /srv/app}
+";
 
     /// The same, for keys that only mean something with a limit.
     const BASE_LIMITED: &str = "
@@ -116,10 +123,14 @@ services:
         let around = Surroundings { folder: fixtures, ..around() };
         let needs_etcd = [keys::ETCD.path, keys::RULES.path].contains(&section.path);
         let needs_limit = key == "queue" || section.path == keys::limits::QUEUE.path;
+        let needs_front = [keys::front::FRONT, keys::front::TLS, keys::front::CERTIFICATE];
+        let needs_front = needs_front.iter().any(|front| front.title == section.title);
         let base = if needs_etcd {
             BASE_ETCD
         } else if needs_limit {
             BASE_LIMITED
+        } else if needs_front {
+            BASE_FRONT
         } else {
             BASE
         };

@@ -10,14 +10,17 @@ mod reader;
 mod tests;
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
+use crate::proxy::client::Client;
 use crate::proxy::error::{self, Cause, Manner, Refusal};
 use crate::proxy::h1::chunked::{BadChunk, Chunked};
 use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::{request, response};
-use crate::proxy::headers::{self, Added, Connection, Forwarded};
+use crate::proxy::headers::{self, Added, Connection};
 use crate::proxy::limits::Settings;
 use crate::proxy::route::View;
+use crate::proxy::stamp::Stamp;
 use crate::rules::request::RequestView;
 use crate::rules::table::{RuleTable, To};
 use crate::rules::{Context, compile};
@@ -33,7 +36,12 @@ pub const TARGETS: [(&str, fn(&[u8])); 6] = [
     ("document", document),
 ];
 
-/// The client of every request.
+/// The client of every request, whom nobody trusts.
+fn client() -> Client {
+    Client::new(CLIENT, &Rc::default())
+}
+
+/// Its address.
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 /// A request head: what is passed on says to a second, independent reader what it said to us, and says it once.
@@ -41,7 +49,8 @@ pub fn request(bytes: &[u8]) {
     let limits = Settings::default();
     let mut out = Vec::new();
     let parsed = request::parse(bytes, &limits, |head| {
-        headers::write_request(head, &Forwarded::new(CLIENT), &mut out);
+        let client = client();
+        headers::write_request(head, &client, &client.weigh(head), &Stamp::default(), head.upgrade, &mut out);
         (head.method.to_owned(), head.target.to_owned(), head.authority.to_owned(), head.body)
     });
     let Ok(Some((length, (method, target, authority, body)))) = parsed else { return };
@@ -73,7 +82,8 @@ pub fn response(bytes: &[u8]) {
     let mut out = Vec::new();
     let parsed = response::parse(bytes, &Settings::default(), asked & 1 == 1, |head| {
         let encode = if head.body == Body::UntilClose { Encode::Chunk } else { Encode::AsIs };
-        let added = Added { version: "4f2a91c", cookie: None, encode, connection: Connection::Silent };
+        let (connection, upgrade) = (Connection::Silent, None);
+        let added = Added { version: "4f2a91c", cookie: None, encode, upgrade, connection };
         headers::write_response(head, added, &mut out);
         (head.status, head.body)
     });
@@ -164,7 +174,7 @@ fn table(text: &str) -> Option<RuleTable> {
 /// always lead to the same version.
 pub fn inputs(bytes: &[u8]) {
     let _ = request::parse(bytes, &Settings::default(), |head| {
-        let view = View::new(head, CLIENT);
+        let view = View::new(head, &client().weigh(head));
         for name in ["uid", "user_id", "a"] {
             let cookie = view.cookie(name);
             assert!(cookie.is_none_or(|value| !value.contains(';')), "two cookies in one");
@@ -220,7 +230,7 @@ pub fn document(bytes: &[u8]) {
         Ok(compiled) => {
             let head = b"GET /x?q=1 HTTP/1.1\r\nHost: a.example.com\r\nCookie: uid=7\r\n\r\n";
             let decided = request::parse(head, &Settings::default(), |head| {
-                place(&compiled.table, &View::new(head, CLIENT))
+                place(&compiled.table, &View::new(head, &client().weigh(head)))
             });
             assert!(matches!(decided, Ok(Some(_))), "the request itself is valid");
         }

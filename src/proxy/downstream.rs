@@ -78,7 +78,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Downstream for Http1<S> {
 
 impl<S: AsyncRead + Unpin> BodySender for Http1<S> {}
 
-impl<S: AsyncWrite + Unpin> BodyReceiver for Http1<S> {}
+impl<S: AsyncWrite + Unpin> BodyReceiver for Http1<S> {
+    /// What TLS holds back has to leave before the connection waits or ends.
+    fn poll_finish(&mut self, cx: &mut Context<'_>, _trailers: &[u8]) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Http1<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::{CONTROLS, utf8_percent_encode};
+
 use crate::routing::NoVersion;
 
 macro_rules! causes {
@@ -41,6 +43,8 @@ macro_rules! causes {
 }
 
 causes! {
+    /// The request came by http, and is to come by https; the answer says where.
+    HttpsRequired => "https-required", 308, "Permanent Redirect", "come to the address in `location`";
     /// The request's bytes are no HTTP that everybody understands the same way.
     BadRequest => "bad-request", 400, "Bad Request", "the request is not valid HTTP/1.1; see `detail`";
     /// The head did not arrive in time.
@@ -155,6 +159,10 @@ pub(crate) fn answer(refusal: &Refusal, version: Option<&str>) -> Answer {
     if cause.status() == 503 {
         headers.push(("retry-after", "1".into()));
     }
+    if cause == Cause::HttpsRequired {
+        let location = utf8_percent_encode(&refusal.detail, CONTROLS).to_string();
+        headers.push(("location", location.into()));
+    }
     Answer { status: cause.status(), title: cause.title(), headers, body }
 }
 
@@ -189,7 +197,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Cause::ALL.len());
-        assert!(Cause::ALL.iter().all(|c| (400..600).contains(&c.status())));
+        assert!(Cause::ALL.iter().all(|c| (300..600).contains(&c.status())));
     }
 
     #[test]
@@ -201,6 +209,7 @@ mod tests {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         assert!(head.contains("x-switchman-error: no-current"), "{head}");
+        assert!(!head.contains("location"), "{head}");
         assert!(head.contains("retry-after: 1") && head.contains("connection: close"), "{head}");
         let json: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(json["type"], "urn:switchman:problem:no-current");

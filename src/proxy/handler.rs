@@ -1,7 +1,6 @@
 //! One connection of a client: its requests, one after the other. The steps are numbered as in [`super`].
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -10,13 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::proxy::client::Client;
 use crate::proxy::clock::{Alarm, ticks};
 use crate::proxy::downstream::{Downstream, Http1};
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::exchange::Failure;
 use crate::proxy::h2;
-use crate::proxy::headers::Forwarded;
-use crate::proxy::route::{self, Client, Request, Route};
+use crate::proxy::route::{self, Request, Route};
 use crate::proxy::thread::{Buffers, Thread};
 use crate::registry::Version;
 use crate::routing::NoVersion;
@@ -97,13 +96,11 @@ enum Next {
 }
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve<S>(thread: Rc<Thread>, alarm: Alarm<Thread>, io: S, client: IpAddr)
+pub(crate) async fn serve<S>(thread: Rc<Thread>, alarm: Alarm<Thread>, io: S, client: Rc<Client>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     alarm.attach().await;
-    let ip = client.to_canonical();
-    let client = Rc::new(Client { ip, forwarded: Forwarded::new(ip) });
     let life = Life::new(&thread);
     let mut connection = Connection { thread, io: Http1(io), alarm, client, life };
     let mut is_new = true;
@@ -174,6 +171,7 @@ impl<S: Downstream> Connection<S> {
     pub(super) async fn request(&mut self, b: &mut Buffers) -> After {
         // 1-3: to a version.
         let started = Instant::now();
+        b.stamp.begin(self.thread.clock.wall_ms(started));
         self.life.requests = self.life.requests.saturating_add(1);
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
@@ -195,11 +193,11 @@ impl<S: Downstream> Connection<S> {
             Err(Failure::Gone) => (false, After::Close),
             Err(Failure::Cut(refusal, code)) => {
                 self.io.abort(code);
-                self.log(&refusal, &version);
+                self.log(&refusal, &planned.request, &version, b.stamp.id());
                 (true, After::Close)
             }
             Err(Failure::Refused(refusal)) => {
-                self.log(&refusal, &version);
+                self.log(&refusal, &planned.request, &version, b.stamp.id());
                 let name = Some(version.id.as_str());
                 let after = Box::pin(self.refuse(&refusal, Some(&planned.request), name, b)).await;
                 (refusal.cause.status() >= 500, after)
@@ -237,7 +235,8 @@ impl<S: Downstream> Connection<S> {
     /// What the bytes in `b.down` lead to at this moment.
     fn look(&self, b: &mut Buffers) -> Look {
         let without_length = self.io.body_without_length();
-        match route::plan(&self.thread, &self.client, b.down.filled(), without_length, &mut b.request) {
+        let (request, stamp) = (&mut b.request, &mut b.stamp);
+        match route::plan(&self.thread, &self.client, b.down.filled(), without_length, request, stamp) {
             Ok(None) => Look::More,
             Ok(Some((request, Route::To { version, cookie }))) => {
                 Look::Done(Ok(Planned { request, version, cookie }))
@@ -307,7 +306,8 @@ mod tests {
         let thread = Rc::new(Thread::new(ThreadSlot(0), Settings::default(), Live::new()));
         let (io, _client) = tokio::io::duplex(1);
         let alarm = Alarm::new(thread.clone());
-        let serving = serve(thread, alarm, io, IpAddr::from([127, 0, 0, 1]));
+        let client = Client::new([127, 0, 0, 1].into(), &Rc::default());
+        let serving = serve(thread, alarm, io, Rc::new(client));
         assert!(size_of_val(&serving) <= 1100, "{} bytes", size_of_val(&serving));
     }
 }

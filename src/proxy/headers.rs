@@ -3,31 +3,24 @@
 //! The lines that stay are copied in runs, byte for byte, straight into the buffer that is written to the
 //! socket: no header is copied alone, none is formatted.
 
-use std::fmt::Write as _;
-use std::net::IpAddr;
-
 use httparse::Header;
 
+use crate::proxy::client::{Client, Weighed};
 use crate::proxy::h1::field::Positions;
 use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::request::RequestHead;
 use crate::proxy::h1::response::ResponseHead;
+use crate::proxy::stamp::Stamp;
 
-/// What every request of one connection is told about its client, made once a connection.
-#[derive(Debug)]
-pub(crate) struct Forwarded(String);
-
-impl Forwarded {
-    pub(crate) fn new(client: IpAddr) -> Self {
-        let mut lines = String::new();
-        // Writing to a `String` cannot fail.
-        let _ = write!(lines, "X-Forwarded-For: {client}\r\nX-Forwarded-Proto: http\r\n");
-        Self(lines)
-    }
-}
-
-/// Writes the head that a worker gets.
-pub(crate) fn write_request(head: &RequestHead<'_, '_>, forwarded: &Forwarded, out: &mut Vec<u8>) {
+/// Writes the head that a worker gets. `upgrade`: the protocol that the connection may become.
+pub(crate) fn write_request(
+    head: &RequestHead<'_, '_>,
+    client: &Client,
+    weighed: &Weighed<'_>,
+    stamp: &Stamp,
+    upgrade: Option<&str>,
+    out: &mut Vec<u8>,
+) {
     let after_line = line_length(head.raw);
     if head.line_as_is {
         out.extend_from_slice(&head.raw[..after_line]);
@@ -41,16 +34,17 @@ pub(crate) fn write_request(head: &RequestHead<'_, '_>, forwarded: &Forwarded, o
         extend(out, &[head.method, " ", path, head.target, " HTTP/1.1\r\n"]);
     }
     extend(out, &["Host: ", head.authority, "\r\n"]);
-    copy_kept(head.raw, after_line, head.headers, head.removed, out);
-    extend(out, &[&forwarded.0]);
-    if !head.authority.is_empty() {
-        extend(out, &["X-Forwarded-Host: ", head.authority, "\r\n"]);
+    copy_kept(head.raw, after_line, head.headers, head.removed.without(weighed.kept), out);
+    client.write(head, weighed, out);
+    stamp.write_id(out);
+    if !weighed.start {
+        stamp.write_start(out);
     }
     if !matches!(head.body, Body::Length(_)) {
         extend(out, &["Transfer-Encoding: chunked\r\n"]);
     }
-    if head.upgrade {
-        extend(out, &["Connection: upgrade\r\nUpgrade: websocket\r\n"]);
+    if let Some(protocol) = upgrade {
+        extend(out, &["Connection: upgrade\r\nUpgrade: ", protocol, "\r\n"]);
     } else if head.te_trailers {
         extend(out, &["Connection: TE\r\nTE: trailers\r\n"]);
     }
@@ -66,6 +60,8 @@ pub(crate) struct Added<'a> {
     pub(crate) cookie: Option<&'a str>,
     /// How the body leaves.
     pub(crate) encode: Encode,
+    /// The protocol that the connection may become.
+    pub(crate) upgrade: Option<&'a str>,
     /// The connection to the client.
     pub(crate) connection: Connection,
 }
@@ -79,7 +75,7 @@ pub(crate) enum Connection {
     KeepAlive,
     /// It ends after this response.
     Close,
-    /// It becomes a WebSocket.
+    /// It becomes one of [`Added::upgrade`].
     Upgrade,
 }
 
@@ -100,13 +96,15 @@ pub(crate) fn write_response(head: &ResponseHead<'_, '_>, added: Added<'_>, out:
     if chunked {
         extend(out, &["transfer-encoding: chunked\r\n"]);
     }
-    let connection = match added.connection {
-        Connection::Silent => "\r\n",
-        Connection::KeepAlive => "connection: keep-alive\r\n\r\n",
-        Connection::Close => "connection: close\r\n\r\n",
-        Connection::Upgrade => "connection: upgrade\r\nupgrade: websocket\r\n\r\n",
-    };
-    extend(out, &[connection]);
+    match added.connection {
+        Connection::Silent => extend(out, &["\r\n"]),
+        Connection::KeepAlive => extend(out, &["connection: keep-alive\r\n\r\n"]),
+        Connection::Close => extend(out, &["connection: close\r\n\r\n"]),
+        Connection::Upgrade => {
+            let protocol = added.upgrade.unwrap_or_default();
+            extend(out, &["connection: upgrade\r\nupgrade: ", protocol, "\r\n\r\n"]);
+        }
+    }
 }
 
 /// Bytes of the first line with its CRLF.
@@ -134,15 +132,26 @@ fn copy_kept(raw: &[u8], first: usize, headers: &[Header<'_>], removed: Position
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
     use crate::proxy::h1::{request, response};
     use crate::proxy::limits::Settings;
+    use crate::proxy::stamp::Ids;
+
+    /// A request of `192.0.2.1` by http, with the id `7`, written down at 5 ms past 1970.
+    fn rewrite(head: &RequestHead<'_, '_>, upgrade: Option<&str>, out: &mut Vec<u8>) {
+        let client = Client::new("192.0.2.1".parse().unwrap(), &Rc::default());
+        let mut stamp = Stamp::default();
+        stamp.begin(5);
+        stamp.identify(&Ids::new(), Some(b"7"));
+        write_request(head, &client, &client.weigh(head), &stamp, upgrade, out);
+    }
 
     fn request(text: &str) -> String {
-        let forwarded = Forwarded::new("192.0.2.1".parse().unwrap());
         let mut out = Vec::new();
         request::parse(text.as_bytes(), &Settings::default(), |head| {
-            write_request(head, &forwarded, &mut out)
+            rewrite(head, head.upgrade.map(|_| "websocket"), &mut out)
         })
         .unwrap()
         .unwrap();
@@ -151,7 +160,9 @@ mod tests {
 
     #[test]
     fn a_request_is_rewritten() {
-        let ours = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h:1\r\n";
+        let stamp = "X-Request-Id: 7\r\nX-Request-Start: t=5\r\n";
+        let client = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n";
+        let ours = format!("{client}X-Forwarded-Host: h:1\r\n{stamp}");
         for (text, expected) in [
             (
                 "GET /a HTTP/1.1\r\nA: 1\r\nHost: h:1\r\nB:  2 \r\nConnection: x-c\r\nX-C: 3\r\n\r\n",
@@ -183,7 +194,7 @@ mod tests {
         }
         assert_eq!(
             request("GET / HTTP/1.0\r\nExpect: x\r\n\r\n"),
-            "GET / HTTP/1.1\r\nHost: \r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\r\n"
+            format!("GET / HTTP/1.1\r\nHost: \r\n{client}{stamp}\r\n")
         );
     }
 
@@ -195,6 +206,7 @@ mod tests {
             version: "4f2a91c",
             cookie: Some("uid=1"),
             encode: Encode::Chunk,
+            upgrade: None,
             connection: Connection::Close,
         };
         let mut out = Vec::new();
@@ -216,9 +228,8 @@ mod tests {
         fn what_is_passed_on_says_the_same(parts in proptest::collection::vec(part(), 1..14)) {
             let text = format!("{}\r\n\r\n", parts.concat());
             let read = |bytes: &[u8], out: &mut Vec<u8>| {
-                let forwarded = Forwarded::new("192.0.2.1".parse().unwrap());
                 request::parse(bytes, &Settings::default(), |head| {
-                    write_request(head, &forwarded, out);
+                    rewrite(head, head.upgrade, out);
                     (head.method.to_owned(), head.authority.to_owned(), head.body)
                 })
             };

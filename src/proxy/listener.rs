@@ -10,9 +10,7 @@ use std::time::Duration;
 use rustix::net::{self as sys, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::sync::watch;
 
-use crate::proxy::clock::Alarm;
-use crate::proxy::handler;
-use crate::proxy::per_client;
+use crate::proxy::front::{self, Door, Entrance, Front};
 use crate::proxy::thread::Thread;
 
 /// Connections that the kernel may hold for us; it cuts this to `net.core.somaxconn`.
@@ -51,9 +49,11 @@ impl BindError {
 /// Listening sockets, bound and not yet served.
 #[derive(Debug)]
 pub struct Listeners {
-    addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<SocketAddr>,
     /// For each thread, one socket an address.
     pub(crate) threads: Vec<Vec<TcpListener>>,
+    /// What stands before their requests.
+    pub(crate) front: Front,
 }
 
 impl Listeners {
@@ -69,9 +69,19 @@ impl Listeners {
 /// # Errors
 /// An address that is in use (also by another switchman), forbidden or not this machine's.
 pub fn bind(listen: &[SocketAddr], threads: usize) -> Result<Listeners, BindError> {
-    let mut listeners = Listeners { addresses: Vec::new(), threads: Vec::new() };
+    let doors: Vec<Door> = listen.iter().copied().map(Door::from).collect();
+    bind_front(doors.into(), threads)
+}
+
+/// Likewise, for addresses whose connections begin in different ways.
+///
+/// # Errors
+/// As for [`bind`].
+pub fn bind_front(front: Front, threads: usize) -> Result<Listeners, BindError> {
+    let listen: Vec<SocketAddr> = front.doors.iter().map(|door| door.address).collect();
+    let mut listeners = Listeners { addresses: Vec::new(), threads: Vec::new(), front };
     listeners.threads.resize_with(threads.max(1), Vec::new);
-    for address in listen {
+    for address in &listen {
         // `[::]:80` beside `0.0.0.0:80` must leave IPv4 to the other.
         let v6_only = listen.iter().any(|other| other.is_ipv4() && other.port() == address.port());
         let fail = |error| BindError::new(*address, error);
@@ -111,7 +121,12 @@ fn local_port(socket: &OwnedFd) -> io::Result<u16> {
 }
 
 /// Accepts until `stop` changes, then what is queued already, then closes the socket.
-pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, stop: watch::Receiver<bool>) {
+pub(crate) async fn run(
+    thread: Rc<Thread>,
+    listener: tokio::net::TcpListener,
+    entrance: Rc<Entrance>,
+    stop: watch::Receiver<bool>,
+) {
     let most = thread.settings.max_connections;
     let mut stopped = stop.clone();
     let mut stopped = std::pin::pin!(async move { stopped.wait_for(|stop| *stop).await.map(|_| ()) });
@@ -129,7 +144,7 @@ pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, s
             _ = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, client)) => spawn(&thread, stream, client),
+            Ok((stream, client)) => front::enter(&thread, &entrance, stream, client),
             Err(error) => pause(&thread, &error).await,
         }
     }
@@ -138,21 +153,9 @@ pub(crate) async fn run(thread: Rc<Thread>, listener: tokio::net::TcpListener, s
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
         {
-            spawn(&thread, stream, client);
+            front::enter(&thread, &entrance, stream, client);
         }
     }
-}
-
-fn spawn(thread: &Rc<Thread>, stream: tokio::net::TcpStream, client: SocketAddr) {
-    // Closed without a word: an answer would cost what the limit is to save.
-    let Ok(counted) = per_client::count(thread, client.ip()) else { return };
-    // Made here and not in the task, so that the connection counts as open at once.
-    let alarm = Alarm::new(thread.clone());
-    let serving = handler::serve(thread.clone(), alarm, stream, client.ip());
-    tokio::task::spawn_local(async move {
-        serving.await;
-        drop(counted);
-    });
 }
 
 /// An accept that failed because the client has left is nothing; one for want of files or memory needs time.

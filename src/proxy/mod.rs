@@ -9,7 +9,7 @@
 //!  client --1 read head--> 2 parse, check --> 3 snapshot: host -> service -> rules -> version (route)
 //!            7 watch           400, 431 ..        421, 503                    | wait for it, if the rule says so
 //!     ^                                                                       v
-//!     |                                              4 ready worker with the least in flight (balance) <--+
+//!     |               4 the better of two ready workers (balance), or a place in line (place, queue) <--+
 //!     |                                                                       v                           |
 //!     |                                   5 idle connection, or a new one (upstream) --refused: the next--+
 //!     |                                                                       v                           |
@@ -21,9 +21,14 @@
 //!                                10 count; keep both connections, or close them
 //! ```
 //!
-//! Invariants: no lock, no boxed body, no timer and no formatting on this way; one read and one write on each
+//! Which workers fail ([`health`]) and how often it may be done again ([`budget`]) a thread remembers in
+//! [`remembered`].
+//!
+//! Invariants: no lock (but that of the line, where a version has `max_in_flight`), no boxed body, no timer and no formatting on this way; one read and one write on each
 //! side of an ordinary request. Nothing is sent to a worker that was not understood in the one way there is.
 //! Every answer that is not the worker's says so ([`error`]).
+//!
+//! What comes before HTTP (PROXY headers, TLS) is in [`front`]; whom a request comes from is in [`client`].
 //!
 //! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
 //! every client; where HTTP/2 ([`h2`](mod@h2)) differs is [`downstream`] and [`ends`]. A worker that speaks
@@ -32,12 +37,14 @@
 pub(crate) mod ask;
 pub(crate) mod balance;
 pub(crate) mod budget;
+pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod downstream;
 pub(crate) mod ends;
 /// The answers that switchman makes itself.
 pub mod error;
 pub(crate) mod exchange;
+pub(crate) mod front;
 pub(crate) mod grpc;
 pub(crate) mod h1;
 pub(crate) mod h2;
@@ -52,6 +59,8 @@ pub(crate) mod queue;
 pub(crate) mod refuse;
 pub(crate) mod remembered;
 pub(crate) mod route;
+pub(crate) mod stamp;
+pub(crate) mod streams;
 pub(crate) mod thread;
 pub(crate) mod upgrade;
 pub(crate) mod upstream;
@@ -61,18 +70,21 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 
+use crate::drain::Window;
 use crate::metrics::ThreadSlot;
+use crate::proxy::front::Entrance;
 use crate::proxy::remembered::Gates;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
+pub use crate::proxy::front::{Door, Front, Inside, Tls};
 pub use crate::proxy::limits::{Settings, raise_open_files};
-pub use crate::proxy::listener::{BindError, Listeners, bind};
+pub use crate::proxy::listener::{BindError, Listeners, bind, bind_front};
 
 /// A thread of the data plane could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +119,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
     let (drain, _) = watch::channel(None);
     let mut handle = ProxyHandle { drain, ended: Vec::new() };
     let threads = listeners.threads.len();
+    let entrances = listeners.front.entrances(&listeners.addresses);
     let gates = Arc::<Gates>::default();
     for (number, sockets) in listeners.threads.into_iter().enumerate() {
         let settings = Settings {
@@ -117,6 +130,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
         let gates = gates.clone();
         let live = live.clone();
         let drain = handle.drain.subscribe();
+        let sockets: Vec<_> = sockets.into_iter().zip(entrances.clone()).collect();
         let (ended, when_ended) = watch::channel(None);
         let (started, when_started) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
@@ -142,7 +156,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
 
 impl ProxyHandle {
     /// Stops accepting (what the kernel has queued is still served), closes idle connections, lets requests
-    /// end. What is open after `deadline`, upgraded connections above all, is cut; then the threads end.
+    /// end, and ends streams one after the other. What is open after `deadline` is cut; then the threads end.
     pub fn drain(&self, deadline: Duration) -> impl Future<Output = Drained> + Send + use<> {
         self.drain.send_if_modified(|drain| drain.replace(deadline).is_none());
         let threads = self.ended.clone();
@@ -163,16 +177,17 @@ fn runtime() -> io::Result<LocalRuntime> {
 /// The whole life of one thread; returns how many connections it had to cut.
 async fn run_thread(
     thread: Rc<Thread>,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<(TcpListener, Entrance)>,
     mut drain: watch::Receiver<Option<Duration>>,
 ) -> usize {
     let (stop, stopped) = watch::channel(false);
     let mut accepting = Vec::new();
-    for socket in sockets {
+    for (socket, entrance) in sockets {
         match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => accepting.push(tokio::task::spawn_local(listener::run(
                 thread.clone(),
                 socket,
+                Rc::new(entrance),
                 stopped.clone(),
             ))),
             Err(error) => tracing::error!(%error, "cannot watch a listening socket"),
@@ -182,6 +197,8 @@ async fn run_thread(
     tokio::task::spawn_local(async move { ticking.clock.run().await });
     let following = thread.clone();
     tokio::task::spawn_local(async move { following.follow_registry().await });
+    let ending = thread.clone();
+    tokio::task::spawn_local(async move { ending.streams.run(&ending.live).await });
     let sweeping = thread.clone();
     tokio::task::spawn_local(async move { sweeping.sweep().await });
     let counting = thread.clone();
@@ -193,6 +210,7 @@ async fn run_thread(
         Err(_) => Duration::ZERO,
     };
     thread.draining.set(true);
+    thread.streams.drain(Window::new(Instant::now(), deadline));
     stop.send_replace(true);
     for task in accepting {
         let _ = task.await;

@@ -26,7 +26,13 @@ impl<S: Downstream> Connection<S> {
         version: Option<&str>,
         b: &mut Buffers,
     ) -> After {
-        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, client = %self.client.ip, "refused");
+        // What was not understood has no id yet.
+        if self.client.wants_ids() {
+            b.stamp.identify(&self.thread.ids, None);
+        }
+        let id = b.stamp.id();
+        let client = request.map_or(self.client.ip, |request| request.client);
+        tracing::debug!(cause = refusal.cause.as_str(), detail = %refusal.detail, %client, id, "refused");
         // What follows a request that was not understood, or whose body was not read, cannot be understood.
         let whole = request.filter(|r| r.keep_alive && r.body.is_done() && !self.is_last_request());
         if version.is_none()
@@ -40,10 +46,11 @@ impl<S: Downstream> Connection<S> {
             http11: request.is_none_or(|r| r.http11),
         };
         b.response.clear();
-        let answer = match request.and_then(|r| r.grpc) {
+        let mut answer = match request.and_then(|r| r.grpc) {
             Some(_) => grpc::answer(refusal, version),
             None => error::answer(refusal, version),
         };
+        answer.headers.extend(b.stamp.id().map(|id| ("x-request-id", id.to_owned().into())));
         self.io.answer(&answer, manner, &mut b.response);
         self.alarm.arm(self.thread.timeouts.body);
         let io = &mut self.io;
@@ -59,13 +66,15 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Says what went wrong with a worker; at most one line a second.
-    pub(super) fn log(&self, refusal: &Refusal, version: &Version) {
+    pub(super) fn log(&self, refusal: &Refusal, request: &Request, version: &Version, id: Option<&str>) {
         if refusal.cause.status() >= 500 && self.thread.may_warn() {
             tracing::warn!(
                 cause = refusal.cause.as_str(),
                 detail = %refusal.detail,
                 service = %version.service,
                 version = %version.id,
+                client = %request.client,
+                id,
                 "a request failed"
             );
         }

@@ -5,11 +5,14 @@ use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::proxy::client::{Client, Weighed};
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::grpc;
+use crate::proxy::h1::field::Positions;
 use crate::proxy::h1::pump::Body;
 use crate::proxy::h1::request::{self, RequestHead};
-use crate::proxy::headers::{self, Forwarded};
+use crate::proxy::headers;
+use crate::proxy::stamp::Stamp;
 use crate::proxy::thread::Thread;
 use crate::registry::Version;
 use crate::routing::{NoVersion, Routing, choose};
@@ -21,12 +24,14 @@ use crate::rules::table::Unavailable;
 pub(crate) struct Request {
     /// Bytes of the head.
     pub(crate) length: usize,
+    /// Whom it comes from, as far as the peer is believed.
+    pub(crate) client: IpAddr,
     pub(crate) is_head: bool,
     pub(crate) idempotent: bool,
     pub(crate) http11: bool,
     pub(crate) keep_alive: bool,
-    /// It asks for a WebSocket.
-    pub(crate) upgrade: bool,
+    /// The protocol that the connection may become: its place in [`crate::config::Delivery::upgrade`].
+    pub(crate) upgrade: Option<usize>,
     pub(crate) body: Body,
     /// It is gRPC; for how many ticks it may stand still.
     pub(crate) grpc: Option<u32>,
@@ -47,13 +52,6 @@ pub(crate) enum Route {
     Nowhere(Refusal),
 }
 
-/// The client of a connection, as routing needs it.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) ip: IpAddr,
-    pub(crate) forwarded: Forwarded,
-}
-
 /// Plans the request at the start of `bytes`; its rewritten head replaces what `out` held. `None`: the head is
 /// not whole yet. `without_length` is the body of a request that says none.
 pub(crate) fn plan(
@@ -62,25 +60,43 @@ pub(crate) fn plan(
     bytes: &[u8],
     without_length: Body,
     out: &mut Vec<u8>,
+    stamp: &mut Stamp,
 ) -> Result<Option<(Request, Route)>, Refusal> {
     let planned = request::parse_with(bytes, &thread.settings, without_length, |head| {
-        let view = View::new(head, client.ip);
-        let route = thread.with_routing(|routing| route(routing, &view));
+        let weighed = client.weigh(head);
+        if client.wants_ids() {
+            stamp.identify(&thread.ids, weighed.id);
+        }
+        let view = View::new(head, &weighed);
+        let route = match client.redirect(&weighed) {
+            Some(port) => Route::Nowhere(redirect(&view, port)),
+            None => thread.with_routing(|routing| route(routing, &view)),
+        };
         out.clear();
-        headers::write_request(head, &client.forwarded, out);
+        let (upgrade, protocol) = allowed_upgrade(head, &route).unzip();
+        headers::write_request(head, client, &weighed, stamp, protocol, out);
         let request = Request {
             length: 0,
+            client: weighed.client,
             is_head: head.method == "HEAD",
             idempotent: head.is_idempotent(),
             http11: head.http11,
             keep_alive: head.keep_alive,
-            upgrade: head.upgrade,
+            upgrade,
             body: head.body,
             grpc: head.grpc.then(|| grpc::silence_max(head.headers, thread.timeouts.tunnel)),
         };
         (request, route)
     })?;
     Ok(planned.map(|(length, (request, route))| (Request { length, ..request }, route)))
+}
+
+/// The protocol that the client asks for and that its service allows, with its place in the configured list.
+fn allowed_upgrade<'a>(head: &RequestHead<'_, '_>, route: &'a Route) -> Option<(usize, &'a str)> {
+    let asked = head.upgrade?;
+    let Route::To { version, .. } = route else { return None };
+    let mut allowed = version.delivery.upgrade.iter().map(String::as_str).enumerate();
+    allowed.find(|(_, protocol)| protocol.eq_ignore_ascii_case(asked))
 }
 
 /// Decides for one request. Pure.
@@ -104,6 +120,18 @@ fn route(routing: &Routing, view: &View<'_, '_, '_>) -> Route {
     }
 }
 
+/// The answer to a request that is to come by https; its detail is the address to come to.
+fn redirect(view: &View<'_, '_, '_>, port: u16) -> Refusal {
+    let (host, target) = (view.host(), view.head.target);
+    if host.is_empty() {
+        return Refusal::bad("the Host header is missing, so there is no address to redirect to");
+    }
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    let target = if target == "*" { "" } else { target };
+    Refusal::new(Cause::HttpsRequired, format!("https://{host}{port}{slash}{target}"))
+}
+
 /// The answer where no version can be chosen.
 pub(crate) fn no_version(reason: NoVersion, service: &str) -> Refusal {
     let detail = match reason {
@@ -122,12 +150,14 @@ pub(crate) fn no_version(reason: NoVersion, service: &str) -> Refusal {
 pub(crate) struct View<'a, 'h, 'b> {
     head: &'a RequestHead<'h, 'b>,
     client: IpAddr,
+    /// Headers that are not what they seem.
+    hidden: Positions,
     id: OnceCell<String>,
 }
 
 impl<'a, 'h, 'b> View<'a, 'h, 'b> {
-    pub(crate) fn new(head: &'a RequestHead<'h, 'b>, client: IpAddr) -> Self {
-        Self { head, client, id: OnceCell::new() }
+    pub(crate) fn new(head: &'a RequestHead<'h, 'b>, weighed: &Weighed<'_>) -> Self {
+        Self { head, client: weighed.client, hidden: weighed.hidden, id: OnceCell::new() }
     }
 }
 
@@ -161,8 +191,10 @@ impl RequestView for View<'_, '_, '_> {
     }
 
     fn headers<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
-        let named = self.head.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
-        named.filter_map(|header| std::str::from_utf8(header.value).ok())
+        let headers = self.head.headers.iter().enumerate();
+        let named = headers.filter(move |(_, header)| header.name.eq_ignore_ascii_case(name));
+        let honest = named.filter(|(index, _)| !self.hidden.contains(*index));
+        honest.filter_map(|(_, header)| std::str::from_utf8(header.value).ok())
     }
 
     fn new_id(&self) -> &str {
@@ -180,12 +212,15 @@ fn new_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
     use crate::proxy::limits::Settings;
 
     fn seen(text: &str) -> String {
         let look = |head: &RequestHead<'_, '_>| {
-            let view = View::new(head, "192.0.2.1".parse().unwrap());
+            let client = Client::new("192.0.2.1".parse().unwrap(), &Rc::default());
+            let view = View::new(head, &client.weigh(head));
             assert_eq!(view.new_id(), view.new_id());
             let cookies: Vec<&str> = view.headers("cookie").collect();
             format!("{} {} {:?} {} {cookies:?}", view.method(), view.path(), view.query(), view.host())

@@ -13,11 +13,13 @@ use crate::proxy::h1::buf::Buf;
 use crate::proxy::limits::Settings;
 use crate::proxy::per_client::PerClient;
 use crate::proxy::remembered::{Gates, Remembered};
+use crate::proxy::stamp::{Ids, Stamp};
+use crate::proxy::streams::Streams;
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
 /// Buffer sets kept for reuse; what a burst needed beyond that is given back to the allocator.
-const BUFFERS_KEPT: usize = 256;
+const BUFFERS_KEPT: usize = 512;
 /// How often idle connections to workers are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 /// A written head larger than this was an exception; its buffer is not kept.
@@ -34,11 +36,19 @@ pub(crate) struct Buffers {
     pub(crate) request: Vec<u8>,
     /// Written to the client.
     pub(crate) response: Vec<u8>,
+    /// What the request is stamped with.
+    pub(crate) stamp: Stamp,
 }
 
 impl Buffers {
     fn new() -> Self {
-        Self { down: Buf::new(), up: Buf::new(), request: Vec::new(), response: Vec::new() }
+        Self {
+            down: Buf::new(),
+            up: Buf::new(),
+            request: Vec::new(),
+            response: Vec::new(),
+            stamp: Stamp::default(),
+        }
     }
 }
 
@@ -93,8 +103,11 @@ pub(crate) struct Thread {
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
     pub(crate) pool: RefCell<Pool>,
+    /// Makes the ids of requests.
+    pub(crate) ids: Ids,
     pub(crate) remembered: RefCell<Remembered>,
     pub(crate) clients: RefCell<PerClient>,
+    pub(crate) streams: Streams,
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
@@ -130,8 +143,10 @@ impl Thread {
             timeouts: Timeouts::new(&settings),
             clock: Clock::new(),
             pool: RefCell::new(Pool::new(&settings)),
+            ids: Ids::new(),
             remembered: RefCell::new(Remembered::new(slot, gates)),
             clients: RefCell::new(PerClient::new(&settings)),
+            streams: Streams::default(),
             draining: Cell::new(false),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),

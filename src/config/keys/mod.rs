@@ -4,8 +4,11 @@
 //! Nothing can drift: a key that is read but not listed here is refused as unknown, and tests load every
 //! example (it must change the configuration) and every default (it must not).
 
+pub(super) mod front;
 pub(super) mod limits;
+pub(super) mod streams;
 
+use front::{CERTIFICATE, FRONT, TLS};
 use limits::{BALANCE, LIMITS, QUEUE};
 
 /// One key.
@@ -53,8 +56,23 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 11] =
-    [&FILE, &ADMIN, &ETCD, &LIMITS, &SERVICE, &RULES, &BALANCE, &QUEUE, &RUN, &READY, &STOP];
+pub(super) const ALL: [&Section; 15] = [
+    &FILE,
+    &FRONT,
+    &TLS,
+    &CERTIFICATE,
+    &ADMIN,
+    &ETCD,
+    &LIMITS,
+    &SERVICE,
+    &streams::DRAIN,
+    &RULES,
+    &BALANCE,
+    &QUEUE,
+    &RUN,
+    &READY,
+    &STOP,
+];
 
 const fn key(
     name: &'static str,
@@ -214,6 +232,8 @@ pub(super) const SERVICE: Section = Section {
             "rules/app.yaml",
             "Where the rule document is. While there is none, everything goes to `current`.",
         ),
+        streams::DRAIN_KEY,
+        streams::UPGRADE,
     ],
 };
 

@@ -15,14 +15,36 @@ pub(crate) enum Field {
     Expect,
     /// Ends at this hop whatever it says.
     HopByHop,
-    /// Who the client is: said anew by us.
-    Forwarded,
+    /// What only a trusted proxy is believed.
+    Claim(Claim),
     /// `x-switchman-*`: said by us alone.
     Switchman,
     Other,
 }
 
-/// What `name` means. `_` in a name of ours counts as `-`: CGI-like workers cannot tell them apart.
+/// What a header says of the client, or of the request as a whole. Made or extended by us; from others it is
+/// taken only where they are trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// `X-Forwarded-For`.
+    For,
+    /// `X-Forwarded-Proto`.
+    Proto,
+    /// `X-Forwarded-Host`.
+    Host,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// `X-Real-IP`, and every other `X-Forwarded-*`.
+    Other,
+    /// `X-Request-Id`.
+    RequestId,
+    /// `X-Request-Start`.
+    RequestStart,
+    /// Any of these with `_` for a `-`: CGI-like workers cannot tell them apart, so nobody may send it.
+    Disguised,
+}
+
+/// What `name` means. `_` in a name of ours counts as `-`.
 pub(crate) fn classify(name: &str) -> Field {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     match name.len() {
@@ -30,7 +52,7 @@ pub(crate) fn classify(name: &str) -> Field {
         4 if is("host") => Field::Host,
         6 if is("expect") => Field::Expect,
         7 if is("upgrade") => Field::Upgrade,
-        9 if is("forwarded") => Field::Forwarded,
+        9 if is("forwarded") => Field::Claim(Claim::Forwarded),
         10 if is("connection") => Field::Connection,
         10 if is("keep-alive") => Field::HopByHop,
         12 if is("content-type") => Field::ContentType,
@@ -38,24 +60,40 @@ pub(crate) fn classify(name: &str) -> Field {
         14 if is("http2-settings") => Field::HopByHop,
         16 if is("proxy-connection") => Field::HopByHop,
         17 if is("transfer-encoding") => Field::TransferEncoding,
-        len if len > 11 && matches!(name.as_bytes()[0], b'x' | b'X') => {
-            let begins = |prefix: &str| {
-                len >= prefix.len()
-                    && name.bytes().zip(prefix.bytes()).all(|(b, p)| {
-                        let b = if b == b'_' { b'-' } else { b.to_ascii_lowercase() };
-                        b == p
-                    })
-            };
-            if begins("x-forwarded-") {
-                Field::Forwarded
-            } else if begins("x-switchman-") {
-                Field::Switchman
-            } else {
-                Field::Other
-            }
-        }
+        9.. if matches!(name.as_bytes()[0], b'x' | b'X') => classify_x(name),
         _ => Field::Other,
     }
+}
+
+/// What a `name` that begins with `x` means.
+fn classify_x(name: &str) -> Field {
+    let begins = |prefix: &str| {
+        name.len() >= prefix.len()
+            && name.bytes().zip(prefix.bytes()).all(|(b, p)| {
+                let b = if b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+                b == p
+            })
+    };
+    let is = |other: &str| name.len() == other.len() && begins(other);
+    let claim = if begins("x-forwarded-") {
+        match name.len() {
+            15 if is("x-forwarded-for") => Claim::For,
+            16 if is("x-forwarded-host") => Claim::Host,
+            17 if is("x-forwarded-proto") => Claim::Proto,
+            _ => Claim::Other,
+        }
+    } else if begins("x-switchman-") {
+        return Field::Switchman;
+    } else if is("x-real-ip") {
+        Claim::Other
+    } else if is("x-request-id") {
+        Claim::RequestId
+    } else if is("x-request-start") {
+        Claim::RequestStart
+    } else {
+        return Field::Other;
+    };
+    Field::Claim(if name.contains('_') { Claim::Disguised } else { claim })
 }
 
 /// Whether `byte` may stand in a header's name (RFC 9110 section 5.6.2).
@@ -89,12 +127,19 @@ pub(crate) fn has_bare_lf(head: &[u8]) -> bool {
 pub(crate) struct Positions(u128);
 
 impl Positions {
+    pub(crate) const NONE: Self = Self(0);
+
     pub(crate) fn insert(&mut self, index: usize) {
         self.0 |= 1 << index;
     }
 
     pub(crate) fn contains(self, index: usize) -> bool {
         self.0 & (1 << index) != 0
+    }
+
+    /// Those that are not in `other`.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// The positions in order.
@@ -151,8 +196,20 @@ mod tests {
             ("TE", Field::Te),
             ("content-LENGTH", Field::ContentLength),
             ("Transfer-Encoding", Field::TransferEncoding),
-            ("X-Forwarded-For", Field::Forwarded),
-            ("x_forwarded_for", Field::Forwarded),
+            ("Forwarded", Field::Claim(Claim::Forwarded)),
+            ("X-Forwarded-For", Field::Claim(Claim::For)),
+            ("x-forwarded-PROTO", Field::Claim(Claim::Proto)),
+            ("x-forwarded-host", Field::Claim(Claim::Host)),
+            ("x-forwarded-hosts", Field::Claim(Claim::Other)),
+            ("x-forwarded-port", Field::Claim(Claim::Other)),
+            ("X-Real-IP", Field::Claim(Claim::Other)),
+            ("x_forwarded_for", Field::Claim(Claim::Disguised)),
+            ("x-forwarded-my_own", Field::Claim(Claim::Disguised)),
+            ("X-Real_IP", Field::Claim(Claim::Disguised)),
+            ("X-REQUEST-ID", Field::Claim(Claim::RequestId)),
+            ("x_request_id", Field::Claim(Claim::Disguised)),
+            ("x-request-start", Field::Claim(Claim::RequestStart)),
+            ("x_switchman_version", Field::Switchman),
             ("X-Switchman-Version", Field::Switchman),
             ("x-switchman-", Field::Switchman),
             ("x-forwardedfor", Field::Other),

@@ -32,11 +32,11 @@ use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::proxy::client::Client;
 use crate::proxy::clock::{Alarm, ticks};
 use crate::proxy::h2::io::Prefixed;
 use crate::proxy::h2::resets::Resets;
 use crate::proxy::limits::Settings;
-use crate::proxy::route::Client;
 use crate::proxy::thread::Thread;
 
 /// What an HTTP/2 client sends first (RFC 9113 section 3.4).

@@ -13,16 +13,17 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::proxy::client::Client;
 use crate::proxy::clock::Alarm;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::error::{Answer, Manner, Refusal};
+use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::h2::{Running, head};
 use crate::proxy::handler::{Connection, Life};
 use crate::proxy::headers::Added;
-use crate::proxy::route::Client;
 use crate::proxy::thread::Thread;
 
 /// The client's side of one request.
@@ -91,7 +92,13 @@ pub(super) async fn serve(
     let life = Life::new(&thread);
     let mut connection = Connection { thread, io, alarm, client, life };
     // A request that is taken back already costs nobody anything.
-    let is_wanted = poll_fn(|cx| Poll::Ready(connection.io.poll_reset(cx).is_pending()));
+    let is_wanted = poll_fn(|cx| {
+        let is_wanted = connection.io.poll_reset(cx).is_pending();
+        if is_wanted {
+            connection.io.preload(cx, &mut buffers.down);
+        }
+        Poll::Ready(is_wanted)
+    });
     if is_wanted.await {
         connection.request(&mut buffers).await;
     }
@@ -102,6 +109,14 @@ pub(super) async fn serve(
 }
 
 impl Stream {
+    /// Takes what has come of the body already, so that it leaves for the worker with the head, in one write.
+    fn preload(&mut self, cx: &mut Context<'_>, down: &mut Buf) {
+        if self.accept.is_none() && !self.receive.is_end_stream() && !down.is_full() {
+            // An error comes again when the rest is read.
+            let _ = down.poll_fill(cx, self);
+        }
+    }
+
     /// Sends a final head; after a failure the body's first write fails.
     fn send_head(&mut self, response: Response<()>, body_done: bool) {
         self.ended = body_done;
@@ -114,7 +129,8 @@ impl Downstream for Stream {
 
     fn body_without_length(&self) -> Body {
         // What a WebSocket sends before its handshake is answered is no body.
-        if self.accept.is_some() || self.receive.is_end_stream() { Body::Length(0) } else { Body::UntilClose }
+        let has_none = self.receive.is_end_stream() && self.trailers.is_none();
+        if self.accept.is_some() || has_none { Body::Length(0) } else { Body::UntilClose }
     }
 
     fn respond(

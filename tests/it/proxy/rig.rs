@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
-use switchman::config::Protocol;
+use switchman::config::{Delivery, Protocol};
 use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
-use switchman::proxy::{self, ProxyHandle, Settings};
+use switchman::proxy::{self, Door, Front, ProxyHandle, Settings};
 use switchman::registry::{self, Address, Registry, Upstream, Version};
 use switchman::routing::{self, Live};
 use switchman::rules::publisher::Published;
@@ -30,8 +30,12 @@ const THREADS: usize = 2;
 pub(crate) struct Rig {
     pub(crate) proxy: ProxyHandle,
     pub(crate) address: SocketAddr,
+    /// Those of all doors, `address` first.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
+    /// How requests are delivered, from the next [`Rig::set_workers`] on.
+    pub(crate) delivery: Arc<Delivery>,
     registry: Registry,
     rules: watch::Sender<Arc<Published>>,
 }
@@ -46,6 +50,17 @@ impl Rig {
 
     /// Likewise, for the host names `hosts`.
     pub(crate) async fn start_on(settings: Settings, workers: &[Address], hosts: &[&str]) -> Self {
+        let door = Door::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self::start_behind(settings, workers, hosts, vec![door]).await
+    }
+
+    /// Likewise, behind this front.
+    pub(crate) async fn start_behind(
+        settings: Settings,
+        workers: &[Address],
+        hosts: &[&str],
+        front: impl Into<Front>,
+    ) -> Self {
         let (registry, reader) = Registry::new();
         let (rules, rules_reader) = watch::channel(Arc::new(published()));
         let live = Live::new();
@@ -56,11 +71,13 @@ impl Rig {
             BTreeMap::from([(name.clone(), rules_reader)]),
             BTreeMap::from([(name, hosts.iter().map(|h| (*h).to_owned()).collect())]),
         ));
-        let listeners = proxy::bind(&["127.0.0.1:0".parse().unwrap()], THREADS).unwrap();
-        let address = listeners.addresses()[0];
+        let listeners = proxy::bind_front(front.into(), THREADS).unwrap();
+        let addresses = listeners.addresses().to_vec();
+        let address = addresses[0];
         let proxy = proxy::start(listeners, &live, &settings).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
-        let rig = Self { proxy, address, live, counters, registry, rules };
+        let delivery = Arc::default();
+        let rig = Self { proxy, address, addresses, live, counters, delivery, registry, rules };
         rig.set_workers(workers).await;
         rig
     }
@@ -82,7 +99,11 @@ impl Rig {
             let worker = WorkerId(id as u32);
             Arc::new(Upstream::new(serial, worker, address.clone(), protocol, THREADS))
         };
-        let ready: Vec<_> = workers.iter().enumerate().map(upstream).collect();
+        self.set_upstreams(workers.iter().enumerate().map(upstream).collect()).await
+    }
+
+    /// Likewise, with workers that were made elsewhere.
+    pub(crate) async fn set_upstreams(&self, ready: Vec<Arc<Upstream>>) -> Vec<Arc<Upstream>> {
         let before = self.live.load().generation;
         self.registry.update(|services| {
             let id = VersionId::from(VERSION);
@@ -96,7 +117,7 @@ impl Rig {
                 reason: None,
                 workers: Vec::new(),
                 ready: ready.clone(),
-                delivery: Arc::default(),
+                delivery: self.delivery.clone(),
                 counters: self.counters.clone(),
             };
             let service: &mut registry::Service = services.entry(ServiceName::from("app")).or_default();
@@ -198,6 +219,13 @@ impl Client {
             }
             Err(_) => false,
         }
+    }
+
+    /// Reads and drops the head of a request, as a worker does.
+    pub(crate) async fn head_of_request(&mut self) {
+        while find(&self.buffer, b"\r\n\r\n").is_none() && self.more().await {}
+        let end = find(&self.buffer, b"\r\n\r\n").expect("a whole head") + 4;
+        self.buffer.drain(..end);
     }
 
     /// The head of the next response; none at the end of the stream.
@@ -302,6 +330,27 @@ pub(crate) async fn answers(bytes: &'static [u8]) -> Address {
             }
         }
         reader.send(bytes).await;
+    })
+    .await
+}
+
+/// A worker that answers each request with its head.
+pub(crate) async fn echoes_heads() -> Address {
+    worker(|stream| async move {
+        let mut reader = Client { stream, buffer: Vec::new() };
+        loop {
+            let end = loop {
+                if let Some(at) = find(&reader.buffer, b"\r\n\r\n") {
+                    break at + 4;
+                }
+                if !reader.more().await {
+                    return;
+                }
+            };
+            let head: Vec<u8> = reader.buffer.drain(..end).collect();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+            reader.send([answer.as_bytes(), &head].concat()).await;
+        }
     })
     .await
 }

@@ -1,0 +1,235 @@
+//! How an accepted socket becomes a connection: by PROXY header and TLS, where its public address has them.
+//!
+//! ```text
+//! accept --plain----------------------------------------------------> handler
+//!        \-PROXY header (proxy_protocol)--> TLS handshake (tls)-----> handler, over the TLS stream
+//!            | not from a trusted proxy,       | plain HTTP: 400
+//!            | or broken: closed               | broken: closed
+//! ```
+
+mod proxy_protocol;
+mod tls;
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+
+use ipnet::IpNet;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::proxy::client::{Client, is_trusted};
+use crate::proxy::clock::Alarm;
+use crate::proxy::error::{self, Manner, Refusal};
+use crate::proxy::handler;
+use crate::proxy::per_client;
+use crate::proxy::thread::Thread;
+
+pub use tls::Tls;
+
+/// A public address, and how connections to it begin.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// The address.
+    pub address: SocketAddr,
+    /// Each connection begins with a PROXY header, and comes from a trusted proxy.
+    pub proxy_protocol: bool,
+    /// What comes next.
+    pub inside: Inside,
+}
+
+/// What a connection is, behind the PROXY header.
+#[derive(Debug, Clone)]
+pub enum Inside {
+    /// HTTP.
+    Http,
+    /// HTTP, whose requests are sent to the first address with TLS.
+    Redirect,
+    /// TLS with HTTP inside.
+    Tls(Tls),
+}
+
+impl From<SocketAddr> for Door {
+    /// HTTP as it is.
+    fn from(address: SocketAddr) -> Self {
+        Self { address, proxy_protocol: false, inside: Inside::Http }
+    }
+}
+
+/// Everything that stands before a request.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// The public addresses.
+    pub doors: Vec<Door>,
+    /// Proxies that are believed what they say of their clients.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Each request gets an id.
+    pub request_ids: bool,
+}
+
+impl From<Vec<Door>> for Front {
+    /// Nobody is trusted, and there are ids.
+    fn from(doors: Vec<Door>) -> Self {
+        Self { doors, trusted_proxies: Vec::new(), request_ids: true }
+    }
+}
+
+/// One [`Door`] whose sockets are bound, with all that a connection has to know of the front.
+#[derive(Debug, Clone)]
+pub(crate) struct Entrance {
+    pub(crate) proxy_protocol: bool,
+    pub(crate) tls: Option<Tls>,
+    /// The port that requests are sent to instead, by https.
+    pub(crate) redirect: Option<u16>,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) request_ids: bool,
+}
+
+impl Default for Entrance {
+    fn default() -> Self {
+        Self {
+            proxy_protocol: false,
+            tls: None,
+            redirect: None,
+            trusted_proxies: Vec::new(),
+            request_ids: true,
+        }
+    }
+}
+
+impl Front {
+    /// The doors, bound to `addresses`.
+    pub(crate) fn entrances(&self, addresses: &[SocketAddr]) -> Vec<Entrance> {
+        let is_tls = |door: &Door| matches!(door.inside, Inside::Tls(_));
+        let https = self.doors.iter().zip(addresses).find(|(door, _)| is_tls(door));
+        let https = https.map(|(_, address)| address.port());
+        let entrance = |door: &Door| {
+            let (tls, redirect) = match &door.inside {
+                Inside::Http => (None, None),
+                Inside::Redirect => (None, https),
+                Inside::Tls(tls) => (Some(tls.clone()), None),
+            };
+            let (trusted_proxies, request_ids) = (self.trusted_proxies.clone(), self.request_ids);
+            Entrance { proxy_protocol: door.proxy_protocol, tls, redirect, trusted_proxies, request_ids }
+        };
+        self.doors.iter().map(entrance).collect()
+    }
+}
+
+/// Takes the connection of `peer` in.
+pub(crate) fn enter(thread: &Rc<Thread>, entrance: &Rc<Entrance>, stream: TcpStream, peer: SocketAddr) {
+    // Behind a PROXY header, the peer is a load balancer; whose connection it is shows later.
+    let counted =
+        if entrance.proxy_protocol { Ok(None) } else { per_client::count(thread, peer.ip()).map(Some) };
+    // Closed without a word: an answer would cost what the limit is to save.
+    let Ok(counted) = counted else { return };
+    // Made here and not in the task, so that the connection counts as open at once.
+    let alarm = Alarm::new(thread.clone());
+    if entrance.proxy_protocol || entrance.tls.is_some() {
+        let beginning = begin(thread.clone(), entrance.clone(), alarm, stream, peer.ip());
+        tokio::task::spawn_local(async move {
+            beginning.await;
+            drop(counted);
+        });
+    } else {
+        let client = Rc::new(Client::new(peer.ip(), entrance));
+        let serving = handler::serve(thread.clone(), alarm, stream, client);
+        tokio::task::spawn_local(async move {
+            serving.await;
+            drop(counted);
+        });
+    }
+}
+
+/// Reads what comes before HTTP, then serves. What follows is boxed, and so is what came before once it is over:
+/// an idle connection is as small as one without all this.
+async fn begin(
+    thread: Rc<Thread>,
+    entrance: Rc<Entrance>,
+    alarm: Alarm<Thread>,
+    stream: TcpStream,
+    peer: IpAddr,
+) {
+    alarm.attach().await;
+    let begun = Box::pin(introduce(&thread, &entrance, &alarm, stream, peer)).await;
+    let Some((stream, ip)) = begun else { return };
+    let counted = if entrance.proxy_protocol { per_client::count(&thread, ip).map(Some) } else { Ok(None) };
+    let Ok(_counted) = counted else { return };
+    let client = Rc::new(Client::new(ip, &entrance));
+    let serving: Pin<Box<dyn Future<Output = ()>>> = match stream {
+        Begun::Plain(stream) => Box::pin(handler::serve(thread, alarm, stream, client)),
+        Begun::Tls(stream) => Box::pin(handler::serve(thread, alarm, stream, client)),
+    };
+    serving.await;
+}
+
+/// A connection on which HTTP comes next.
+enum Begun {
+    Plain(TcpStream),
+    Tls(tls::Stream),
+}
+
+/// PROXY header and handshake, as far as `entrance` has them, within the time that a request head has. Also who
+/// the client is.
+async fn introduce(
+    thread: &Thread,
+    entrance: &Entrance,
+    alarm: &Alarm<Thread>,
+    stream: TcpStream,
+    peer: IpAddr,
+) -> Option<(Begun, IpAddr)> {
+    alarm.arm(thread.timeouts.head);
+    let mut client = peer;
+    if entrance.proxy_protocol {
+        match alarm.race(proxied(entrance, &stream, peer)).await {
+            Some(Ok(ip)) => client = ip,
+            Some(Err(why)) => {
+                if thread.may_warn() {
+                    tracing::warn!(%peer, "closed a connection where PROXY headers are wanted: {why}");
+                }
+                return None;
+            }
+            None => return None,
+        }
+    }
+    let Some(tls) = &entrance.tls else { return Some((Begun::Plain(stream), client)) };
+    match alarm.race(handshake(tls, stream)).await {
+        Some(Ok(stream)) => Some((Begun::Tls(stream), client)),
+        Some(Err(error)) => {
+            tracing::debug!(%client, %error, "a TLS handshake failed");
+            None
+        }
+        None => {
+            tracing::debug!(%client, "a TLS handshake did not end in time");
+            None
+        }
+    }
+}
+
+/// Who the client of a connection with a PROXY header is.
+async fn proxied(entrance: &Entrance, stream: &TcpStream, peer: IpAddr) -> Result<IpAddr, String> {
+    if !is_trusted(peer.to_canonical(), &entrance.trusted_proxies) {
+        return Err("its peer is not in `trusted_proxies`".to_owned());
+    }
+    let said = proxy_protocol::read(stream).await.map_err(|broken| broken.to_string())?;
+    Ok(said.unwrap_or(peer))
+}
+
+/// The handshake. Who speaks plain HTTP instead is told so.
+async fn handshake(tls: &Tls, mut stream: TcpStream) -> io::Result<tls::Stream> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0].is_ascii_alphabetic() {
+        let refusal = Refusal::bad("this port speaks TLS: the address begins with https://");
+        let mut answer = Vec::new();
+        let manner = Manner { head_only: false, close: true, http11: true };
+        error::answer(&refusal, None).write(manner, &mut answer);
+        stream.write_all(&answer).await?;
+        // What is left unread would make the kernel reset the connection, and the answer might be lost.
+        stream.shutdown().await?;
+        while stream.try_read(&mut [0; 4096]).is_ok_and(|n| n > 0) {}
+        return Err(io::Error::other("it is plain HTTP"));
+    }
+    tls.accept(stream).await
+}
