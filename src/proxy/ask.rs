@@ -48,7 +48,7 @@ pub(super) struct Upload {
     /// The client has closed its sending side.
     pub(super) half_closed: bool,
     /// How long a gRPC request may wait for its answer, in ticks.
-    patience: Option<u64>,
+    patience: Option<u32>,
 }
 
 impl Upload {
@@ -192,7 +192,7 @@ impl<S: Downstream> Connection<S> {
         upload: &mut Upload,
         b: &mut Buffers,
     ) -> Result<(), Lost> {
-        let first_byte = upload.patience.unwrap_or(self.thread.timeouts.first_byte);
+        let first_byte = upload.patience.map_or(self.thread.timeouts.first_byte, u64::from);
         self.alarm.arm(first_byte);
         poll_fn(|cx| {
             if let Err(failure) = self.poll_upload(cx, link, upload, &mut b.down, &mut b.request) {

@@ -119,7 +119,7 @@ impl<S: Downstream> Connection<S> {
         })?;
         let timeouts = &self.thread.timeouts;
         let silence_max = match request.grpc {
-            Some(patience) => patience,
+            Some(patience) => patience.into(),
             None if is_stream => timeouts.tunnel,
             None => timeouts.body,
         };

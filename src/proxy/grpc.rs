@@ -42,9 +42,10 @@ fn timeout(value: &[u8]) -> Option<Duration> {
 
 /// How long a gRPC request may stand still, in ticks: until its deadline, which its client and its worker keep
 /// too; without one as long as any stream, `unlimited`.
-pub(crate) fn silence_max(headers: &[Header<'_>], unlimited: u64) -> u64 {
+pub(crate) fn silence_max(headers: &[Header<'_>], unlimited: u64) -> u32 {
     let named = headers.iter().find(|header| header.name.eq_ignore_ascii_case("grpc-timeout"));
-    named.and_then(|header| timeout(header.value)).map_or(unlimited, ticks)
+    let ticks = named.and_then(|header| timeout(header.value)).map_or(unlimited, ticks);
+    u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
 /// gRPC's status for a cause: its own table for HTTP statuses, and what that knows no word for.

@@ -31,7 +31,8 @@
 //! What comes before HTTP (PROXY headers, TLS) is in [`front`]; whom a request comes from is in [`client`].
 //!
 //! HTTP/1 as bytes is [`h1`] alone. Its text is the inner form of every head, so that the same way serves
-//! every client; where HTTP/2 ([`h2`](self::h2)) differs is [`downstream`] and [`ends`].
+//! every client; where HTTP/2 ([`h2`](mod@h2)) differs is [`downstream`] and [`ends`]. A worker that speaks
+//! HTTP/2 is given that text too, by a stream that translates it ([`upstream::h2c`]).
 
 pub(crate) mod ask;
 pub(crate) mod balance;

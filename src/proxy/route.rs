@@ -33,7 +33,7 @@ pub(crate) struct Request {
     pub(crate) upgrade: Option<usize>,
     pub(crate) body: Body,
     /// It is gRPC; for how many ticks it may stand still.
-    pub(crate) grpc: Option<u64>,
+    pub(crate) grpc: Option<u32>,
 }
 
 /// Where a request goes.
