@@ -41,7 +41,7 @@ fuzz: ## Throw changed and random bytes at whatever reads bytes from outside (FU
 	    -- -max_total_time=$(FUZZ_SECONDS) -max_len=2048; \
 	done
 
-bench: ## Measure: the rule table, then side by side with nginx and HAProxy (BENCH_SECONDS, BENCH_ROUNDS, BENCH_THREADS)
+bench: ## Measure: the rule table, then side by side with nginx and HAProxy (BENCH_SECONDS, _ROUNDS, _THREADS, _ONLY)
 	@scripts/install-deps bench
 	$(CARGO) bench --locked --bench rule_table
 	$(CARGO) build --release --locked --example worker

@@ -128,15 +128,16 @@ pub(super) fn limits(reader: Reader<'_>) -> Option<Limits> {
         fields.get(key).and_then(|r| duration(&r, low)).unwrap_or(default)
     };
     let timeout = |key: &str, default: Duration| time(key, TIMEOUT_MIN, default);
+    let head = bytes("head", HEAD_MIN, HEAD_MAX, default.head_bytes as u64);
     let limits = Limits {
         max_connections: count("connections", 1, COUNT_MAX, default.max_connections),
         connections_per_client: count("connections_per_client", 0, COUNT_MAX, default.connections_per_client),
         exempt: fields.get("exempt").map_or(default.exempt, |r| networks(&r)),
         requests_per_connection: count("requests_per_connection", 0, COUNT_MAX, 0) as u32,
         connection_age: time("connection_age", Duration::ZERO, default.connection_age),
-        head_bytes: bytes("head", HEAD_MIN, HEAD_MAX, default.head_bytes as u64) as usize,
+        head_bytes: head as usize,
         headers: count("headers", 1, HEADERS_MAX as u64, default.headers),
-        uri_bytes: bytes("uri", 64, HEAD_MAX, default.uri_bytes as u64) as usize,
+        uri_bytes: bytes("uri", 64, HEAD_MAX, head.min(default.uri_bytes as u64)) as usize,
         body_bytes: bytes("body", 0, u64::MAX, default.body_bytes),
         head_timeout: timeout("head_timeout", default.head_timeout),
         idle_timeout: timeout("idle_timeout", default.idle_timeout),
@@ -149,9 +150,8 @@ pub(super) fn limits(reader: Reader<'_>) -> Option<Limits> {
         upstream_idle_timeout: timeout("upstream_idle_timeout", default.upstream_idle_timeout),
         http2: default.http2,
     };
-    if limits.uri_bytes > limits.head_bytes {
-        let at = fields.get("uri").or_else(|| fields.get("head")).unwrap_or_else(|| fields.map().clone());
-        at.error("`uri` is larger than `head`, which it is part of", "make `head` larger, or `uri` smaller");
+    if let Some(uri) = fields.get("uri").filter(|_| limits.uri_bytes > limits.head_bytes) {
+        uri.error("`uri` is larger than `head`, which it is part of", "make `head` larger, or `uri` smaller");
     }
     Some(limits)
 }
@@ -178,15 +178,15 @@ pub(super) fn of_service(service: &Fields<'_>, delivery: &mut Delivery) {
     }
     let Some(reader) = service.get("queue") else { return };
     let Some(fields) = reader.clone().fields(&names(&[&QUEUE])) else { return };
+    if service.get("max_in_flight").is_none() {
+        let message = "nothing waits in the queue while `max_in_flight` is not set";
+        reader.warning(message, "say how many requests a worker takes at a time, as in `max_in_flight: 10`");
+    }
     let Queue { size, timeout } = delivery.queue;
     delivery.queue = Queue {
         size: fields.get("size").and_then(|r| r.number(0..=COUNT_MAX)).map_or(size, |n| n as u32),
         timeout: fields.get("timeout").and_then(|r| duration(&r, TIMEOUT_MIN)).unwrap_or(timeout),
     };
-    if service.get("max_in_flight").is_none() {
-        let message = "nothing waits in the queue while `max_in_flight` is not set";
-        reader.warning(message, "say how many requests a worker takes at a time, as in `max_in_flight: 10`");
-    }
 }
 
 #[cfg(test)]
@@ -243,7 +243,7 @@ mod tests {
             ("{bodyy: 1MiB}", "", "limits.bodyy: the key `bodyy` is not known | did you mean `body`?"),
             (
                 "{}",
-                "queue: {size: -1}",
+                "max_in_flight: 1\n    queue: {size: -1}",
                 "services.app.queue.size: `-1` is not a whole number | write a number from 0",
             ),
             (

@@ -35,7 +35,7 @@ pub(super) fn size(text: &str, range: RangeInclusive<u64>) -> Result<u64, Box<Pr
                 return Err(wrong(format!("`{text}` is not a size: the unit `{unit}` is not known"), hint));
             };
             // Too many bytes for 64 bits are out of every range.
-            number.checked_mul(factor).unwrap_or(u64::MAX)
+            number.saturating_mul(factor)
         }
         (Err(_), _) => return Err(wrong(format!("`{text}` is not a size"), EXAMPLE)),
     };

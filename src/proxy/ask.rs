@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::proxy::balance::{Asking, Choice, Tried};
+use crate::proxy::balance::{Asking, Choice};
 use crate::proxy::clock::{self, ticks};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::Framing;
@@ -78,9 +78,9 @@ impl<S: Downstream> Connection<S> {
     /// Steps 4 to 7: asks one worker after the other until one begins to answer; its first bytes are in `b.up`.
     ///
     /// Nothing sent, or nothing done with it as an HTTP/2 worker can say: any request goes to another worker,
-    /// until each was asked. Something sent: only what may be
-    /// done twice goes on, that once only (so that no request goes round killing workers), on a new connection,
-    /// and while the version's retry budget lasts (so that retries do not multiply an outage).
+    /// until each was asked. Something sent: only what may be done twice goes on, that once only (so that no
+    /// request goes round killing workers), on a new connection, and while the version's retry budget lasts (so
+    /// that retries do not multiply an outage).
     pub(super) async fn ask(
         &mut self,
         planned: &Planned,
@@ -91,7 +91,7 @@ impl<S: Downstream> Connection<S> {
         // Only what lies in `b.request` whole can be sent again.
         let is_whole = upload.pump.is_read();
         let repeatable = planned.request.idempotent && is_whole;
-        let mut asking = Asking { tried: Tried::default(), repeatable, turn: self.thread.turn() };
+        let mut asking = Asking::new(repeatable, self.thread.turn());
         let mut sent_again = false;
         let mut failure = Refusal::new(Cause::NotReady, "the version has no ready worker");
         loop {
@@ -108,12 +108,12 @@ impl<S: Downstream> Connection<S> {
                 }
             };
             let Choice::Worker(worker) = chosen else { return Err(Failure::Refused(failure)) };
-            let only_new = sent_again || asking.tried.stale.is_some();
+            let only_new = sent_again || asking.met_stale();
             let mut link = match self.link(worker, repeatable, only_new).await {
                 Ok(link) => link,
                 Err(refusal) => {
                     self.thread.worker_failed(version, worker, &refusal.detail);
-                    asking.tried.failed.push(worker.serial);
+                    asking.failed(worker.serial);
                     failure = refusal;
                     continue;
                 }
@@ -129,7 +129,7 @@ impl<S: Downstream> Connection<S> {
             let unprocessed =
                 is_whole && matches!(&lost, Lost::Died(Some(error)) if h2c::failure::is_unprocessed(error));
             let idle_died =
-                link.reused && matches!(lost, Lost::Died(_)) || unprocessed && asking.tried.stale.is_none();
+                link.reused && matches!(lost, Lost::Died(_)) || unprocessed && !asking.met_stale();
             failure = match lost {
                 Lost::Died(how) => Refusal::new(
                     Cause::UpstreamClosed,
@@ -145,10 +145,10 @@ impl<S: Downstream> Connection<S> {
             // Its place is free from here on.
             drop(link);
             if idle_died {
-                asking.tried.stale = Some(worker.serial);
+                asking.stale(worker.serial);
             } else {
                 self.thread.worker_failed(version, worker, &failure.detail);
-                asking.tried.failed.push(worker.serial);
+                asking.failed(worker.serial);
             }
             if !upload.pump.is_unsent() && !unprocessed {
                 let again =

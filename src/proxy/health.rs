@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_trial_wants_a_request_that_can_be_repeated_but_not_for_ever() {
         let mut health = Health::default();
-        (0..FAILURES).for_each(|_| drop(health.failed(1, true, 0)));
+        while health.failed(1, true, 0).is_none() {}
         let due = ticks(FIRST);
         assert!(!health.begin_trial(1, true, due - 1));
         assert!(!health.begin_trial(1, false, due));

@@ -9,7 +9,7 @@
 //!  client --1 read head--> 2 parse, check --> 3 snapshot: host -> service -> rules -> version (route)
 //!            7 watch           400, 431 ..        421, 503                    | wait for it, if the rule says so
 //!     ^                                                                       v
-//!     |                                              4 ready worker with the least in flight (balance) <--+
+//!     |               4 the better of two ready workers (balance), or a place in line (place, queue) <--+
 //!     |                                                                       v                           |
 //!     |                                   5 idle connection, or a new one (upstream) --refused: the next--+
 //!     |                                                                       v                           |
@@ -21,7 +21,10 @@
 //!                                10 count; keep both connections, or close them
 //! ```
 //!
-//! Invariants: no lock, no boxed body, no timer and no formatting on this way; one read and one write on each
+//! Which workers fail ([`health`]) and how often it may be done again ([`budget`]) a thread remembers in
+//! [`remembered`].
+//!
+//! Invariants: no lock (but that of the line, where a version has `max_in_flight`), no boxed body, no timer and no formatting on this way; one read and one write on each
 //! side of an ordinary request. Nothing is sent to a worker that was not understood in the one way there is.
 //! Every answer that is not the worker's says so ([`error`]).
 //!
@@ -56,6 +59,7 @@ pub(crate) mod refuse;
 pub(crate) mod remembered;
 pub(crate) mod route;
 pub(crate) mod stamp;
+pub(crate) mod streams;
 pub(crate) mod thread;
 pub(crate) mod upgrade;
 pub(crate) mod upstream;
@@ -65,11 +69,12 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 
+use crate::drain::Window;
 use crate::metrics::ThreadSlot;
 use crate::proxy::front::Entrance;
 use crate::proxy::remembered::Gates;
@@ -150,7 +155,7 @@ pub fn start(listeners: Listeners, live: &Arc<Live>, settings: &Settings) -> Res
 
 impl ProxyHandle {
     /// Stops accepting (what the kernel has queued is still served), closes idle connections, lets requests
-    /// end. What is open after `deadline`, upgraded connections above all, is cut; then the threads end.
+    /// end, and ends streams one after the other. What is open after `deadline` is cut; then the threads end.
     pub fn drain(&self, deadline: Duration) -> impl Future<Output = Drained> + Send + use<> {
         self.drain.send_if_modified(|drain| drain.replace(deadline).is_none());
         let threads = self.ended.clone();
@@ -191,6 +196,8 @@ async fn run_thread(
     tokio::task::spawn_local(async move { ticking.clock.run().await });
     let following = thread.clone();
     tokio::task::spawn_local(async move { following.follow_registry().await });
+    let ending = thread.clone();
+    tokio::task::spawn_local(async move { ending.streams.run(&ending.live).await });
     let sweeping = thread.clone();
     tokio::task::spawn_local(async move { sweeping.sweep().await });
     let counting = thread.clone();
@@ -202,6 +209,7 @@ async fn run_thread(
         Err(_) => Duration::ZERO,
     };
     thread.draining.set(true);
+    thread.streams.drain(Window::new(Instant::now(), deadline));
     stop.send_replace(true);
     for task in accepting {
         let _ = task.await;

@@ -33,7 +33,7 @@ impl<S: Downstream> Connection<S> {
         asking: &Asking,
         upload: &mut Upload,
         b: &mut Buffers,
-    ) -> Result<Option<(Arc<Upstream>, Place)>, Failure> {
+    ) -> Result<Option<(Arc<Upstream>, Box<Place>)>, Failure> {
         let thread = self.thread.clone();
         let gate = thread.remembered.borrow_mut().gate(version);
         let queue = &version.delivery.queue;
@@ -49,7 +49,7 @@ impl<S: Downstream> Connection<S> {
                 let choose = |has_room: &dyn Fn(&Upstream) -> bool| thread.choose(&version, asking, has_room);
                 match gate.take(cx, ticket.as_ref(), most, choose) {
                     (Choice::Worker(worker), Some(place)) => {
-                        return Poll::Ready(Ok(Some((worker.clone(), place))));
+                        return Poll::Ready(Ok(Some((worker.clone(), Box::new(place)))));
                     }
                     // Workers that are being replaced, all at once, are worth the wait.
                     (Choice::Nobody, _) if ticket.is_none() || !version.ready.is_empty() => {

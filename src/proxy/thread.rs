@@ -14,11 +14,12 @@ use crate::proxy::limits::Settings;
 use crate::proxy::per_client::PerClient;
 use crate::proxy::remembered::{Gates, Remembered};
 use crate::proxy::stamp::{Ids, Stamp};
+use crate::proxy::streams::Streams;
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
 /// Buffer sets kept for reuse; what a burst needed beyond that is given back to the allocator.
-const BUFFERS_KEPT: usize = 256;
+const BUFFERS_KEPT: usize = 512;
 /// How often idle connections to workers are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 /// A written head larger than this was an exception; its buffer is not kept.
@@ -106,6 +107,7 @@ pub(crate) struct Thread {
     pub(crate) ids: Ids,
     pub(crate) remembered: RefCell<Remembered>,
     pub(crate) clients: RefCell<PerClient>,
+    pub(crate) streams: Streams,
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
@@ -144,6 +146,7 @@ impl Thread {
             ids: Ids::new(),
             remembered: RefCell::new(Remembered::new(slot, gates)),
             clients: RefCell::new(PerClient::new(&settings)),
+            streams: Streams::default(),
             draining: Cell::new(false),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),

@@ -60,7 +60,13 @@ pub(in crate::config) const LIMITS: Section = Section {
             "50",
             "The most headers of a request (431) or an answer (502).",
         ),
-        key("uri", "size, 64B to 16MiB", Value("16KiB"), "8KiB", "The longest target of a request (414)."),
+        key(
+            "uri",
+            "size, 64B to 16MiB",
+            Value("16KiB"),
+            "8KiB",
+            "The longest target of a request (414). Never more than `head`.",
+        ),
         key(
             "body",
             "size",

@@ -6,6 +6,7 @@
 
 pub(super) mod front;
 pub(super) mod limits;
+pub(super) mod streams;
 
 use front::{CERTIFICATE, FRONT, TLS};
 use limits::{BALANCE, LIMITS, QUEUE};
@@ -55,7 +56,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 14] = [
+pub(super) const ALL: [&Section; 15] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -64,6 +65,7 @@ pub(super) const ALL: [&Section; 14] = [
     &ETCD,
     &LIMITS,
     &SERVICE,
+    &streams::DRAIN,
     &RULES,
     &BALANCE,
     &QUEUE,
@@ -230,6 +232,8 @@ pub(super) const SERVICE: Section = Section {
             "rules/app.yaml",
             "Where the rule document is. While there is none, everything goes to `current`.",
         ),
+        streams::DRAIN_KEY,
+        streams::UPGRADE,
     ],
 };
 

@@ -20,23 +20,53 @@ use crate::registry::Upstream;
 /// The share of a worker that has only just become ready, of what it will have.
 const SHARE_MIN: f64 = 0.1;
 
-/// The workers that a request was sent to in vain.
-#[derive(Debug, Default)]
-pub(crate) struct Tried {
-    /// Failed: never asked a second time.
-    pub(crate) failed: Vec<u64>,
-    /// Closed an idle connection, as it may at any time: asked on a new one if there is no other.
-    pub(crate) stale: Option<u64>,
-}
-
 /// What of a request matters to the choice.
 #[derive(Debug)]
 pub(crate) struct Asking {
-    pub(crate) tried: Tried,
     /// It can be sent again if its worker fails.
     pub(crate) repeatable: bool,
     /// Any number that goes up by one from one request to the next.
-    pub(crate) turn: u64,
+    turn: u64,
+    /// Rare, so boxed.
+    tried: Option<Box<Tried>>,
+}
+
+/// The workers that a request was sent to in vain, by [`Upstream::serial`].
+#[derive(Debug, Default)]
+struct Tried {
+    /// Failed: never asked a second time.
+    failed: Vec<u64>,
+    /// Closed an idle connection, as it may at any time: asked on a new one if there is no other.
+    stale: Option<u64>,
+}
+
+impl Asking {
+    pub(crate) fn new(repeatable: bool, turn: u64) -> Self {
+        Self { repeatable, turn, tried: None }
+    }
+
+    /// A worker has failed this request.
+    pub(crate) fn failed(&mut self, serial: u64) {
+        self.tried.get_or_insert_default().failed.push(serial);
+    }
+
+    /// A worker has closed an idle connection that this request was sent on.
+    pub(crate) fn stale(&mut self, serial: u64) {
+        self.tried.get_or_insert_default().stale = Some(serial);
+    }
+
+    /// Whether an idle connection turned out to be dead.
+    pub(crate) fn met_stale(&self) -> bool {
+        self.tried.as_ref().is_some_and(|tried| tried.stale.is_some())
+    }
+
+    fn may_ask(&self, serial: u64) -> bool {
+        self.tried.as_ref().is_none_or(|tried| !tried.failed.contains(&serial))
+    }
+
+    fn likes(&self, serial: u64) -> bool {
+        self.may_ask(serial) && self.tried.as_ref().is_none_or(|tried| tried.stale != Some(serial))
+    }
 }
 
 /// A request for which a worker is wanted, and when.
@@ -67,8 +97,7 @@ pub(crate) fn choose<'a>(
     has_room: impl Fn(&Upstream) -> bool,
 ) -> Choice<'a> {
     let Wanted { ready, request, .. } = *wanted;
-    let tried = &request.tried;
-    let left = |upstream: &Upstream| !tried.failed.contains(&upstream.serial);
+    let left = |upstream: &Upstream| request.may_ask(upstream.serial);
     let all_well = health.all_well();
     if !all_well {
         let mut trial = |u: &Upstream| health.begin_trial(u.serial, request.repeatable, wanted.tick);
@@ -77,9 +106,7 @@ pub(crate) fn choose<'a>(
         }
     }
     let good = |upstream: &Upstream| {
-        left(upstream)
-            && tried.stale != Some(upstream.serial)
-            && (all_well || !health.is_ejected(upstream.serial))
+        request.likes(upstream.serial) && (all_well || !health.is_ejected(upstream.serial))
     };
     for usable in [&good as &dyn Fn(&Upstream) -> bool, &left] {
         if let Some(worker) = pick(wanted, |upstream| usable(upstream) && has_room(upstream)) {

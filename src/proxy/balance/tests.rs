@@ -33,7 +33,7 @@ fn moment() -> Instant {
 }
 
 fn asking(failed: &[u64], stale: Option<u64>, turn: u64) -> Asking {
-    Asking { tried: Tried { failed: failed.to_vec(), stale }, repeatable: true, turn }
+    Asking { repeatable: true, turn, tried: Some(Box::new(Tried { failed: failed.to_vec(), stale })) }
 }
 
 /// The serial of who is chosen; `Err(true)`: all are busy, `Err(false)`: nobody is left.

@@ -59,11 +59,15 @@ pub(super) fn write_request(head: &request::Parts, out: &mut Vec<u8>) -> Option<
 /// A worker's response head with what is added. 101 becomes 200, which is how HTTP/2 says it.
 pub(super) fn response(head: &ResponseHead<'_, '_>, added: Added<'_>) -> Result<Response<()>, Refusal> {
     // What frames the answer says HTTP/2 itself. Named one by one, so that nothing new is forgotten here.
-    let Added { version, cookie, encode: _, connection: _ } = added;
+    let Added { version, cookie, encode: _, upgrade: _, connection: _ } = added;
+    // Headers of gRPC that stand where trailers would: its clients take every one of them for a trailer.
+    let stands_for_trailers = head.body.is_done()
+        && head.headers.iter().any(|field| field.name.eq_ignore_ascii_case("grpc-status"));
     let mut headers = HeaderMap::with_capacity(head.headers.len() + 2);
     for (index, field) in head.headers.iter().enumerate() {
         let is_left_out = head.removed.contains(index)
-            || head.status == 101 && field.name.eq_ignore_ascii_case("sec-websocket-accept");
+            || head.status == 101 && field.name.eq_ignore_ascii_case("sec-websocket-accept")
+            || stands_for_trailers && field.name.eq_ignore_ascii_case("content-length");
         if !is_left_out {
             append(&mut headers, field.name.as_bytes(), field.value)?;
         }
@@ -93,7 +97,9 @@ pub(super) fn answer(answer: &Answer) -> Result<Response<()>, Refusal> {
     for (name, value) in &answer.headers {
         append(&mut headers, name.as_bytes(), value.as_bytes())?;
     }
-    headers.insert(header::CONTENT_LENGTH, answer.body.len().into());
+    if !answer.body.is_empty() {
+        headers.insert(header::CONTENT_LENGTH, answer.body.len().into());
+    }
     made(answer.status, headers)
 }
 

@@ -94,8 +94,15 @@ pub(crate) struct Link {
     /// Its connection has carried a request before; the worker may have closed it meanwhile.
     pub(crate) reused: bool,
     /// Its place at a worker that takes only so many requests at a time.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Box<Place>>,
     guard: InFlightGuard,
+}
+
+impl Link {
+    /// The worker at its other end.
+    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+        &self.guard.upstream
+    }
 }
 
 /// Connects to a worker. The attempt counts as in flight, so that others see the worker as busy.

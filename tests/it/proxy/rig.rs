@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
-use switchman::config::Protocol;
+use switchman::config::{Delivery, Protocol};
 use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
 use switchman::proxy::{self, Door, Front, ProxyHandle, Settings};
@@ -34,6 +34,8 @@ pub(crate) struct Rig {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) live: Arc<Live>,
     pub(crate) counters: Arc<VersionCounters>,
+    /// How requests are delivered, from the next [`Rig::set_workers`] on.
+    pub(crate) delivery: Arc<Delivery>,
     registry: Registry,
     rules: watch::Sender<Arc<Published>>,
 }
@@ -74,7 +76,8 @@ impl Rig {
         let address = addresses[0];
         let proxy = proxy::start(listeners, &live, &settings).unwrap();
         let counters = Arc::new(VersionCounters::new(THREADS));
-        let rig = Self { proxy, address, addresses, live, counters, registry, rules };
+        let delivery = Arc::default();
+        let rig = Self { proxy, address, addresses, live, counters, delivery, registry, rules };
         rig.set_workers(workers).await;
         rig
     }
@@ -96,7 +99,11 @@ impl Rig {
             let worker = WorkerId(id as u32);
             Arc::new(Upstream::new(serial, worker, address.clone(), protocol, THREADS))
         };
-        let ready: Vec<_> = workers.iter().enumerate().map(upstream).collect();
+        self.set_upstreams(workers.iter().enumerate().map(upstream).collect()).await
+    }
+
+    /// Likewise, with workers that were made elsewhere.
+    pub(crate) async fn set_upstreams(&self, ready: Vec<Arc<Upstream>>) -> Vec<Arc<Upstream>> {
         let before = self.live.load().generation;
         self.registry.update(|services| {
             let id = VersionId::from(VERSION);
@@ -110,7 +117,7 @@ impl Rig {
                 reason: None,
                 workers: Vec::new(),
                 ready: ready.clone(),
-                delivery: Arc::default(),
+                delivery: self.delivery.clone(),
                 counters: self.counters.clone(),
             };
             let service: &mut registry::Service = services.entry(ServiceName::from("app")).or_default();
@@ -212,6 +219,13 @@ impl Client {
             }
             Err(_) => false,
         }
+    }
+
+    /// Reads and drops the head of a request, as a worker does.
+    pub(crate) async fn head_of_request(&mut self) {
+        while find(&self.buffer, b"\r\n\r\n").is_none() && self.more().await {}
+        let end = find(&self.buffer, b"\r\n\r\n").expect("a whole head") + 4;
+        self.buffer.drain(..end);
     }
 
     /// The head of the next response; none at the end of the stream.

@@ -202,3 +202,64 @@ impl AsyncWrite for Watched {
         self.socket.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn connect(keep_alive: KeepAlive) -> (Connection, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Connection::start(Socket::Unix(ours), 4096, keep_alive).await.unwrap(), theirs)
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_hangs_is_given_up_and_its_streams_learn_it() {
+        let ms = Duration::from_millis;
+        let keep_alive = KeepAlive { silence: ms(30), answer: ms(30), pause: ms(30) };
+        LocalSet::new()
+            .run_until(async {
+                let (connection, _hangs) = connect(keep_alive).await;
+                let mut stream = connection.stream();
+                stream.write_all(GET).await.unwrap();
+                let read = tokio::time::timeout(PATIENCE, stream.read_u8()).await;
+                assert!(read.expect("it ends").is_err());
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_answers_ping_may_be_silent() {
+        let ms = Duration::from_millis;
+        let keep_alive = KeepAlive { silence: ms(10), answer: PATIENCE, pause: ms(10) };
+        LocalSet::new()
+            .run_until(async {
+                let (connection, theirs) = connect(keep_alive).await;
+                let (answer, when) = tokio::sync::oneshot::channel::<()>();
+                tokio::task::spawn_local(async move {
+                    let mut server = h2::server::handshake(theirs).await.unwrap();
+                    let (_, mut respond) = server.accept().await.unwrap().unwrap();
+                    tokio::task::spawn_local(async move {
+                        when.await.unwrap();
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                    });
+                    while server.accept().await.is_some() {}
+                });
+                let mut stream = connection.stream();
+                stream.write_all(GET).await.unwrap();
+                let mut text = Vec::new();
+                let early = tokio::time::timeout(ms(300), stream.read_buf(&mut text)).await;
+                assert!(early.is_err(), "neither an answer nor the end: {early:?}");
+                answer.send(()).unwrap();
+                stream.read_to_end(&mut text).await.unwrap();
+                assert_eq!(text, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            })
+            .await;
+    }
+}

@@ -153,3 +153,100 @@ fn write_field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> String {
+        let head = read_request(text.as_bytes()).unwrap();
+        assert_eq!(head.length, text.len());
+        let headers: Vec<String> = head
+            .request
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value.as_bytes())))
+            .collect();
+        let (method, uri) = (head.request.method(), head.request.uri());
+        format!("{method} {uri} {:?} {}", head.body, headers.join(","))
+    }
+
+    #[test]
+    fn a_request_is_said_in_http2() {
+        for (text, expected) in [
+            ("GET /a?b HTTP/1.1\r\nHost: h:1\r\n\r\n", "GET http://h:1/a?b Length(0) "),
+            ("GET / HTTP/1.1\r\nHost: \r\nX-A: \u{e9}\r\n\r\n", "GET http://localhost/ Length(0) x-a=\u{e9}"),
+            (
+                "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: TE\r\nTE: trailers\r\n\r\n",
+                "PUT http://h/ Length(5) content-length=5,te=trailers",
+            ),
+            (
+                "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+                "GET http://h/ws Length(0) ",
+            ),
+        ] {
+            assert_eq!(request(text), expected, "{text:?}");
+        }
+        let star = read_request(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(star.request.uri().path(), "*");
+        let chunked =
+            read_request(b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        assert!(matches!(chunked.body, Body::Chunked(_)) && chunked.request.headers().is_empty());
+        assert!(read_request(b"GET / HTTP/1.1\r\nHost: h\r\n").is_err(), "not whole");
+    }
+
+    fn response(status: u16, headers: &[(&'static str, &'static str)], to_head: bool, ended: bool) -> String {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let mut out = Vec::new();
+        let framing =
+            write_response(StatusCode::from_u16(status).unwrap(), &headers, to_head, ended, &mut out);
+        format!("{framing:?} {}", String::from_utf8(out).unwrap().replace("\r\n", "|"))
+    }
+
+    #[test]
+    fn a_response_is_said_in_http1_with_its_framing() {
+        const LENGTH: (&str, &str) = ("content-length", "5");
+        const GRPC: (&str, &str) = ("content-type", "application/grpc");
+        for (status, headers, to_head, ended, expected) in [
+            (200, &[LENGTH][..], false, false, "Plain HTTP/1.1 200 OK|content-length: 5||"),
+            (200, &[], false, false, "Chunks HTTP/1.1 200 OK|transfer-encoding: chunked||"),
+            (200, &[], false, true, "Plain HTTP/1.1 200 OK|content-length: 0||"),
+            (200, &[LENGTH], true, true, "Plain HTTP/1.1 200 OK|content-length: 5||"),
+            (204, &[], false, true, "Plain HTTP/1.1 204 No Content||"),
+            (103, &[("link", "</a>")], false, true, "Plain HTTP/1.1 103 Early Hints|link: </a>||"),
+            (299, &[], false, true, "Plain HTTP/1.1 299 |content-length: 0||"),
+            (
+                200,
+                &[LENGTH, GRPC],
+                false,
+                false,
+                "Chunks HTTP/1.1 200 OK|content-type: application/grpc|transfer-encoding: chunked||",
+            ),
+            (
+                200,
+                &[LENGTH, ("trailer", "x-sum")],
+                false,
+                false,
+                "Chunks HTTP/1.1 200 OK|trailer: x-sum|transfer-encoding: chunked||",
+            ),
+        ] {
+            assert_eq!(response(status, headers, to_head, ended), expected);
+        }
+    }
+
+    #[test]
+    fn trailers_are_the_same_both_ways() {
+        let mut trailers = HeaderMap::new();
+        read_trailer(b"Grpc-Status: 0", &mut trailers);
+        read_trailer(b"x-two:1", &mut trailers);
+        read_trailer(b"x-two: 2 ", &mut trailers);
+        read_trailer(b"no name", &mut trailers);
+        trailers.insert("content-length", HeaderValue::from_static("5"));
+        let mut out = Vec::new();
+        write_trailers(&trailers, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "grpc-status: 0\r\nx-two: 1\r\nx-two: 2\r\n\r\n");
+    }
+}
