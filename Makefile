@@ -28,6 +28,7 @@ check: ## What a change must pass before the tests: formatting, lints, documenta
 	@scripts/install-deps build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) rustc --locked --lib --profile check -- --cfg fuzzing
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
 # RUSTC_BOOTSTRAP: the instrumentation is not stable yet, and wants no other compiler. No sanitizer: `unsafe` is denied.

@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use crate::proxy::client::Client;
 use crate::proxy::error::{self, Cause, Manner, Refusal};
+use crate::proxy::front::proxy_protocol;
 use crate::proxy::h1::chunked::{BadChunk, Chunked};
 use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::{request, response};
@@ -21,19 +22,22 @@ use crate::proxy::headers::{self, Added, Connection};
 use crate::proxy::limits::Settings;
 use crate::proxy::route::View;
 use crate::proxy::stamp::Stamp;
+use crate::proxy::streams::frames::Frames;
 use crate::rules::request::RequestView;
 use crate::rules::table::{RuleTable, To};
 use crate::rules::{Context, compile};
 use reader::{Framing, Head};
 
 /// What is fuzzed: the name of the program and of the folder of seeds, and the function.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, fn(&[u8])); 8] = [
     ("request", request),
     ("response", response),
     ("chunked", chunked),
     ("inputs", inputs),
     ("answer", answer),
     ("document", document),
+    ("proxy_protocol", proxy_protocol),
+    ("frames", frames),
 ];
 
 /// The client of every request, whom nobody trusts.
@@ -66,7 +70,10 @@ pub fn request(bytes: &[u8]) {
     let mut words = head.first.split(' ');
     assert_eq!(words.next(), Some(method.as_str()), "the method");
     let passed_on = words.next().unwrap_or_default();
-    assert!(passed_on.ends_with(&target) && passed_on.starts_with(['/', '*']), "{passed_on} for {target}");
+    assert!(
+        passed_on.ends_with(target.as_str()) && passed_on.starts_with(['/', '*']),
+        "{passed_on} for {target}"
+    );
     assert_eq!((words.next(), words.next()), (Some("HTTP/1.1"), None), "the version");
     assert_eq!(head.all("host"), [authority.as_str()], "the host");
     assert_eq!(head.framing, framing(body), "the body's length");
@@ -236,4 +243,41 @@ pub fn document(bytes: &[u8]) {
         }
         Err(problems) => assert!(!problems.to_string().is_empty(), "refused without a word"),
     }
+}
+
+/// The header of a PROXY connection: where it ends does not depend on what follows or on how it arrives, and its
+/// address is of the family that it says.
+pub fn proxy_protocol(bytes: &[u8]) {
+    let Ok(Some(length)) = proxy_protocol::length(bytes) else { return };
+    for known in 0..bytes.len() {
+        let found = proxy_protocol::length(&bytes[..known]);
+        let agrees = matches!(found, Ok(None)) || matches!(found, Ok(Some(found)) if found == length);
+        assert!(agrees, "with {known} bytes its end is {found:?}, with all {length}");
+    }
+    let Some(header) = bytes.get(..length) else { return };
+    let Ok(Some(ip)) = proxy_protocol::parse(header) else { return };
+    let line = header.strip_prefix(b"PROXY TCP").map(|rest| rest.first() == Some(&b'4'));
+    assert_eq!(line.unwrap_or_else(|| header[13] == 0x11), ip.is_ipv4(), "the address is of another family");
+}
+
+/// The frames of a WebSocket as they pass: cut in pieces they are what they are as a whole, and no boundary is
+/// passed over. The first byte says how they are cut.
+pub fn frames(bytes: &[u8]) {
+    let Some((step, bytes)) = bytes.split_first() else { return };
+    let mut whole = Frames::new();
+    whole.pass(bytes);
+    let mut pieces = Frames::new();
+    bytes.chunks(usize::from(*step).max(1)).for_each(|piece| pieces.pass(piece));
+    assert_eq!(pieces, whole, "cut in pieces they are read otherwise");
+    let (mut walked, mut at) = (Frames::new(), 0);
+    while at < bytes.len() {
+        // One byte to leave the boundary, then all up to the next one.
+        walked.pass(&bytes[at..=at]);
+        at += 1;
+        let before = walked.before_boundary(&bytes[at..]);
+        walked.pass(&bytes[at..at + before]);
+        at += before;
+        assert!(walked.at_boundary() || at == bytes.len(), "a boundary was announced that is none");
+    }
+    assert_eq!(walked, whole, "walked from boundary to boundary they are read otherwise");
 }

@@ -7,7 +7,7 @@
 //!            | or broken: closed               | broken: closed
 //! ```
 
-mod proxy_protocol;
+pub(crate) mod proxy_protocol;
 mod tls;
 
 use std::future::{Future, poll_fn};

@@ -22,7 +22,7 @@ const V2_MAX: usize = 4096;
 
 /// Why there is no address.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// The connection's bytes.
     #[error("the connection does not begin with a valid PROXY header: {0}")]
     Header(&'static str),
@@ -52,7 +52,7 @@ pub(super) async fn read(stream: &TcpStream) -> Result<Option<IpAddr>, Broken> {
 }
 
 /// How long the header at the start of `bytes` is; none where that cannot be told yet.
-fn length(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, Broken> {
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(a, b)| a == b);
     if begins(PREFIX) {
         let line = &bytes[..bytes.len().min(V1_MAX)];
@@ -73,7 +73,7 @@ fn length(bytes: &[u8]) -> Result<Option<usize>, Broken> {
 }
 
 /// The address in a whole header.
-fn parse(header: &[u8]) -> Result<Option<IpAddr>, Broken> {
+pub(crate) fn parse(header: &[u8]) -> Result<Option<IpAddr>, Broken> {
     match header.strip_prefix(PREFIX) {
         Some(line) => parse_v1(line),
         None => parse_v2(header),

@@ -55,7 +55,7 @@ impl RequestHead<'_, '_> {
 
 /// Parses the head at the start of `bytes` and hands it to `then`. `None`: it is not whole yet. Otherwise the
 /// bytes that the head takes, and what `then` made of it.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn parse<R>(
     bytes: &[u8],
     limits: &Settings,
