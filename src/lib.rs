@@ -23,6 +23,8 @@ pub mod hint;
 pub mod yaml;
 // Growing, jittered delays between tries.
 pub mod backoff;
+// When what is to stop may, and when its streams end.
+pub mod drain;
 // What changes in a directory.
 pub mod fs_watch;
 // One switchman for one state folder.

@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::config::{Delivery, Protocol};
+use crate::drain::Window;
 use crate::metrics::{InFlight, VersionCounters};
 use crate::version::{ServiceName, VersionId, VersionState, WorkerId, WorkerState};
 
@@ -50,15 +51,20 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// When it began to take requests.
     pub since: Instant,
-    /// Requests that it is answering.
+    /// Requests that it is answering, streams among them.
     pub in_flight: InFlight,
+    /// Of those, the streams: what goes on until somebody ends it.
+    pub streams: InFlight,
+    /// Set when it takes no more requests and is to stop: the time in which its streams are to end.
+    pub stops: OnceLock<Window>,
 }
 
 impl Upstream {
     /// The data-plane side of a worker that takes requests from now on, counted by `threads` threads.
     pub fn new(serial: u64, worker: WorkerId, address: Address, protocol: Protocol, threads: usize) -> Self {
-        let in_flight = InFlight::new(threads);
-        Self { serial, worker, address, protocol, since: Instant::now(), in_flight }
+        let (in_flight, streams) = (InFlight::new(threads), InFlight::new(threads));
+        let (since, stops) = (Instant::now(), OnceLock::new());
+        Self { serial, worker, address, protocol, since, in_flight, streams, stops }
     }
 }
 

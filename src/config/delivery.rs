@@ -25,6 +25,8 @@ pub struct Delivery {
     pub errors: Option<PathBuf>,
     /// How long WebSockets, event streams and gRPC streams may go on when their worker is to stop.
     pub streams: Duration,
+    /// Protocols that a connection may become (`Upgrade`), as in `websocket`.
+    pub upgrade: Vec<String>,
 }
 
 /// Requests that wait for a worker.
@@ -70,6 +72,7 @@ impl Default for Delivery {
             compress: None,
             errors: None,
             streams: Duration::from_secs(300),
+            upgrade: vec!["websocket".to_owned()],
         }
     }
 }

@@ -23,6 +23,7 @@ mod reference;
 mod run;
 mod service;
 mod size;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod text;

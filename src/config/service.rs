@@ -13,8 +13,8 @@ use super::keys::{RULES, RUN, SERVICE, names};
 use super::limits;
 use super::read::{duration, path};
 use super::run::run_spec;
-use super::value;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
+use super::{streams, value};
 use crate::version::ServiceName;
 use crate::yaml::{Entry, Fields, Reader};
 
@@ -64,6 +64,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     let mut delivery = Delivery::default();
     bodies::of_service(&fields, context.folder, &mut delivery);
     limits::of_service(&fields, &mut delivery);
+    streams::read(&fields, &mut delivery);
     let delivery = Arc::new(delivery);
     let service =
         Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };

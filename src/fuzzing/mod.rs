@@ -50,7 +50,7 @@ pub fn request(bytes: &[u8]) {
     let mut out = Vec::new();
     let parsed = request::parse(bytes, &limits, |head| {
         let client = client();
-        headers::write_request(head, &client, &client.weigh(head), &Stamp::default(), &mut out);
+        headers::write_request(head, &client, &client.weigh(head), &Stamp::default(), head.upgrade, &mut out);
         (head.method.to_owned(), head.target.to_owned(), head.authority.to_owned(), head.body)
     });
     let Ok(Some((length, (method, target, authority, body)))) = parsed else { return };
@@ -82,8 +82,8 @@ pub fn response(bytes: &[u8]) {
     let mut out = Vec::new();
     let parsed = response::parse(bytes, &Settings::default(), asked & 1 == 1, |head| {
         let encode = if head.body == Body::UntilClose { Encode::Chunk } else { Encode::AsIs };
-        let added =
-            Added { version: "4f2a91c", cookie: None, encode, connection: Connection::Silent, lines: &[] };
+        let (connection, upgrade) = (Connection::Silent, None);
+        let added = Added { version: "4f2a91c", cookie: None, encode, upgrade, connection, lines: &[] };
         headers::write_response(head, added, &mut out);
         (head.status, head.body)
     });

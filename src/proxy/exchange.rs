@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use h2::Reason;
 use tokio::io::AsyncWriteExt;
@@ -24,9 +25,13 @@ use crate::proxy::h1::response::{self, ResponseHead};
 use crate::proxy::handler::{After, Connection, Planned};
 use crate::proxy::headers::{self, Added};
 use crate::proxy::route::Request;
+use crate::proxy::streams::Stream;
 use crate::proxy::thread::Buffers;
-use crate::proxy::upgrade;
+use crate::proxy::upgrade::{self, Content};
 use crate::proxy::upstream::{Link, h2c};
+
+/// A stream of events that is to end waits so long for a whole event.
+const EVENT_END: Duration = Duration::from_secs(1);
 
 /// Why an exchange did not end well.
 #[derive(Debug)]
@@ -48,6 +53,7 @@ struct Answer {
     keep_upstream: bool,
     connection: headers::Connection,
     event_stream: bool,
+    grpc: bool,
     /// It is compressed on its way.
     coding: Option<Coding>,
 }
@@ -84,20 +90,30 @@ impl<S: Downstream> Connection<S> {
         // 8: the head.
         let answer = self.head(planned, &mut link, &mut upload, b).await?;
         if answer.connection == headers::Connection::Upgrade {
+            let stream = Stream::begin(&self.thread, link.upstream().clone());
+            let protocol = request.upgrade.and_then(|at| planned.version.delivery.upgrade.get(at));
+            let content = Content::of(protocol.map_or("", String::as_str));
             self.write_response(b).await?;
-            Box::pin(upgrade::tunnel(&self.thread, &self.alarm, &mut self.io, &mut link.stream, b)).await;
+            let (thread, alarm, io) = (&self.thread, &self.alarm, &mut self.io);
+            let tunnel = upgrade::tunnel(thread, alarm, io, &mut link.stream, b, (&stream, content));
+            Box::pin(tunnel).await;
             return Ok((answer.status, After::Close));
         }
         // 9: the body.
+        let is_stream = (answer.event_stream || answer.grpc) && !answer.body.is_done();
+        let stream = is_stream.then(|| Stream::begin(&self.thread, link.upstream().clone()));
         let mut download = Pump::new(answer.body, answer.encode);
         if let Some(coding) = answer.coding.filter(|_| !answer.body.is_done()) {
             download.compress(Some(Box::new(Compressor::new(coding, self.thread.compressing.clone()))));
+        }
+        if answer.event_stream {
+            download.follow_events();
         }
         download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
         let timeouts = &self.thread.timeouts;
         let silence_max = match request.grpc {
             Some(patience) => patience,
-            None if answer.event_stream => timeouts.tunnel,
+            None if is_stream => timeouts.tunnel,
             None => timeouts.body,
         };
         let mut from = Borrowed {
@@ -105,7 +121,7 @@ impl<S: Downstream> Connection<S> {
             reusable: answer.keep_upstream,
             ahead: Ahead::new(&self.thread.share, delivery.buffer),
         };
-        self.relay(&mut from, &mut download, &mut upload, silence_max, b).await?;
+        self.relay(&mut from, (&mut download, stream.as_ref()), &mut upload, silence_max, b).await?;
         let after = match answer.connection {
             headers::Connection::Close if upload.done && b.down.is_empty() => After::Close,
             headers::Connection::Close => After::Linger,
@@ -129,7 +145,9 @@ impl<S: Downstream> Connection<S> {
             let ends = self.is_last_request() || !upload.done || left;
             let limits = &self.thread.settings;
             let parsed = response::parse(b.up.filled(), limits, request.is_head, |head| {
-                if head.status == 101 && !(request.upgrade && head.websocket) {
+                let protocol = request.upgrade.and_then(|at| planned.version.delivery.upgrade.get(at));
+                let protocol = protocol.map(String::as_str);
+                if head.status == 101 && !switches_to(head, protocol) {
                     return Err(bad_response("the worker switched to a protocol nobody asked for"));
                 }
                 let body = head.body;
@@ -145,6 +163,7 @@ impl<S: Downstream> Connection<S> {
                     version: planned.version.id.as_str(),
                     cookie: planned.cookie.as_deref().filter(|_| head.status >= 200),
                     encode: answer.encode,
+                    upgrade: protocol,
                     connection: answer.connection,
                     lines: recoded.as_ref().map_or(&[], |recoded| &recoded.lines),
                 };
@@ -194,17 +213,25 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Step 9: the response to its end, and the request as far as the worker takes it meanwhile. Both may stand
-    /// still for `silence_max` ticks. The worker is free as soon as its response was read.
+    /// still for `silence_max` ticks. The worker is free as soon as its response was read. A response that is a
+    /// stream ends when that is told to.
     async fn relay(
         &mut self,
         from: &mut Borrowed,
-        download: &mut Pump,
+        (download, stream): (&mut Pump, Option<&Stream>),
         upload: &mut Upload,
         silence_max: u64,
         b: &mut Buffers,
     ) -> Result<(), Failure> {
         self.alarm.arm(silence_max);
         poll_fn(|cx| {
+            if let Some(stream) = stream
+                && !download.ends_early()
+                && stream.poll_end(cx).is_ready()
+            {
+                download.end_early();
+                self.alarm.arm(ticks(EVENT_END));
+            }
             let (up, out) = (&mut b.up, &mut b.response);
             let polled = match &mut from.link {
                 Some(link) => {
@@ -217,6 +244,7 @@ impl<S: Downstream> Connection<S> {
                 && upload.done
                 && let Some(link) = from.link.take_if(|_| !matches!(polled, Poll::Ready(Err(_))))
                 && from.reusable
+                && !download.ends_early()
                 && download.is_all_of(up)
             {
                 self.thread.pool.borrow_mut().put_back(link, self.thread.clock.now());
@@ -240,17 +268,28 @@ impl<S: Downstream> Connection<S> {
             if client.is_err() {
                 return Poll::Ready(Err(Failure::Gone));
             }
-            if download.take_moved() | upload.pump.take_moved() {
+            let moved = download.take_moved() | upload.pump.take_moved();
+            if moved && !download.ends_early() {
                 self.alarm.arm(if upload.half_closed { ticks(HALF_CLOSED) } else { silence_max });
             }
             match self.alarm.expired() {
                 false => Poll::Pending,
                 true if upload.half_closed => Poll::Ready(Err(Failure::Gone)),
+                // Nobody's fault: the client comes again, as it does after a whole event.
+                true if download.ends_early() => {
+                    self.io.abort(None);
+                    Poll::Ready(Err(Failure::Gone))
+                }
                 true => Poll::Ready(Err(cut("nothing moved for too long"))),
             }
         })
         .await
     }
+}
+
+/// Whether the worker switches to the protocol that it was asked for.
+fn switches_to(head: &ResponseHead<'_, '_>, protocol: Option<&str>) -> bool {
+    head.upgrade.zip(protocol).is_some_and(|(said, asked)| said.eq_ignore_ascii_case(asked.as_bytes()))
 }
 
 /// How a worker's answer reaches the client. `ends`: the connection cannot carry another request. `frames`: the
@@ -279,6 +318,7 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bo
         connection,
         event_stream: head.event_stream,
         coding: None,
+        grpc: head.grpc,
     }
 }
 

@@ -12,12 +12,13 @@ use crate::proxy::h1::request::RequestHead;
 use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::stamp::Stamp;
 
-/// Writes the head that a worker gets.
+/// Writes the head that a worker gets. `upgrade`: the protocol that the connection may become.
 pub(crate) fn write_request(
     head: &RequestHead<'_, '_>,
     client: &Client,
     weighed: &Weighed<'_>,
     stamp: &Stamp,
+    upgrade: Option<&str>,
     out: &mut Vec<u8>,
 ) {
     let after_line = line_length(head.raw);
@@ -42,8 +43,8 @@ pub(crate) fn write_request(
     if !matches!(head.body, Body::Length(_)) {
         extend(out, &["Transfer-Encoding: chunked\r\n"]);
     }
-    if head.upgrade {
-        extend(out, &["Connection: upgrade\r\nUpgrade: websocket\r\n"]);
+    if let Some(protocol) = upgrade {
+        extend(out, &["Connection: upgrade\r\nUpgrade: ", protocol, "\r\n"]);
     } else if head.te_trailers {
         extend(out, &["Connection: TE\r\nTE: trailers\r\n"]);
     }
@@ -59,6 +60,8 @@ pub(crate) struct Added<'a> {
     pub(crate) cookie: Option<&'a str>,
     /// How the body leaves.
     pub(crate) encode: Encode,
+    /// The protocol that the connection may become.
+    pub(crate) upgrade: Option<&'a str>,
     /// The connection to the client.
     pub(crate) connection: Connection,
     /// Whole lines more.
@@ -74,7 +77,7 @@ pub(crate) enum Connection {
     KeepAlive,
     /// It ends after this response.
     Close,
-    /// It becomes a WebSocket.
+    /// It becomes one of [`Added::upgrade`].
     Upgrade,
 }
 
@@ -96,13 +99,15 @@ pub(crate) fn write_response(head: &ResponseHead<'_, '_>, added: Added<'_>, out:
     if chunked {
         extend(out, &["transfer-encoding: chunked\r\n"]);
     }
-    let connection = match added.connection {
-        Connection::Silent => "\r\n",
-        Connection::KeepAlive => "connection: keep-alive\r\n\r\n",
-        Connection::Close => "connection: close\r\n\r\n",
-        Connection::Upgrade => "connection: upgrade\r\nupgrade: websocket\r\n\r\n",
-    };
-    extend(out, &[connection]);
+    match added.connection {
+        Connection::Silent => extend(out, &["\r\n"]),
+        Connection::KeepAlive => extend(out, &["connection: keep-alive\r\n\r\n"]),
+        Connection::Close => extend(out, &["connection: close\r\n\r\n"]),
+        Connection::Upgrade => {
+            let protocol = added.upgrade.unwrap_or_default();
+            extend(out, &["connection: upgrade\r\nupgrade: ", protocol, "\r\n\r\n"]);
+        }
+    }
 }
 
 /// Bytes of the first line with its CRLF.
@@ -138,19 +143,21 @@ mod tests {
     use crate::proxy::stamp::Ids;
 
     /// A request of `192.0.2.1` by http, with the id `7`, written down at 5 ms past 1970.
-    fn rewrite(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
+    fn rewrite(head: &RequestHead<'_, '_>, upgrade: Option<&str>, out: &mut Vec<u8>) {
         let client = Client::new("192.0.2.1".parse().unwrap(), &Rc::default());
         let mut stamp = Stamp::default();
         stamp.begin(5);
         stamp.identify(&Ids::new(), Some(b"7"));
-        write_request(head, &client, &client.weigh(head), &stamp, out);
+        write_request(head, &client, &client.weigh(head), &stamp, upgrade, out);
     }
 
     fn request(text: &str) -> String {
         let mut out = Vec::new();
-        request::parse(text.as_bytes(), &Settings::default(), |head| rewrite(head, &mut out))
-            .unwrap()
-            .unwrap();
+        request::parse(text.as_bytes(), &Settings::default(), |head| {
+            rewrite(head, head.upgrade.map(|_| "websocket"), &mut out)
+        })
+        .unwrap()
+        .unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -202,6 +209,7 @@ mod tests {
             version: "4f2a91c",
             cookie: Some("uid=1"),
             encode: Encode::Chunk,
+            upgrade: None,
             connection: Connection::Close,
             lines: b"vary: x\r\n",
         };
@@ -225,7 +233,7 @@ mod tests {
             let text = format!("{}\r\n\r\n", parts.concat());
             let read = |bytes: &[u8], out: &mut Vec<u8>| {
                 request::parse(bytes, &Settings::default(), |head| {
-                    rewrite(head, out);
+                    rewrite(head, head.upgrade, out);
                     (head.method.to_owned(), head.authority.to_owned(), head.body)
                 })
             };

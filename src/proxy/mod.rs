@@ -61,6 +61,7 @@ pub(crate) mod refuse;
 pub(crate) mod remembered;
 pub(crate) mod route;
 pub(crate) mod stamp;
+pub(crate) mod streams;
 pub(crate) mod thread;
 pub(crate) mod upgrade;
 pub(crate) mod upstream;
@@ -70,11 +71,12 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 
+use crate::drain::Window;
 use crate::metrics::ThreadSlot;
 use crate::proxy::front::Entrance;
 use crate::proxy::remembered::Gates;
@@ -162,7 +164,7 @@ pub fn start(
 
 impl ProxyHandle {
     /// Stops accepting (what the kernel has queued is still served), closes idle connections, lets requests
-    /// end. What is open after `deadline`, upgraded connections above all, is cut; then the threads end.
+    /// end, and ends streams one after the other. What is open after `deadline` is cut; then the threads end.
     pub fn drain(&self, deadline: Duration) -> impl Future<Output = Drained> + Send + use<> {
         self.drain.send_if_modified(|drain| drain.replace(deadline).is_none());
         let threads = self.ended.clone();
@@ -203,6 +205,8 @@ async fn run_thread(
     tokio::task::spawn_local(async move { ticking.clock.run().await });
     let following = thread.clone();
     tokio::task::spawn_local(async move { following.follow_registry().await });
+    let ending = thread.clone();
+    tokio::task::spawn_local(async move { ending.streams.run(&ending.live).await });
     let sweeping = thread.clone();
     tokio::task::spawn_local(async move { sweeping.sweep().await });
     let counting = thread.clone();
@@ -214,6 +218,7 @@ async fn run_thread(
         Err(_) => Duration::ZERO,
     };
     thread.draining.set(true);
+    thread.streams.drain(Window::new(Instant::now(), deadline));
     stop.send_replace(true);
     for task in accepting {
         let _ = task.await;

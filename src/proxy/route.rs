@@ -31,8 +31,8 @@ pub(crate) struct Request {
     pub(crate) idempotent: bool,
     pub(crate) http11: bool,
     pub(crate) keep_alive: bool,
-    /// It asks for a WebSocket.
-    pub(crate) upgrade: bool,
+    /// The protocol that the connection may become: its place in [`crate::config::Delivery::upgrade`].
+    pub(crate) upgrade: Option<usize>,
     pub(crate) body: Body,
     /// It is gRPC; for how many ticks it may stand still.
     pub(crate) grpc: Option<u64>,
@@ -74,7 +74,8 @@ pub(crate) fn plan(
             None => thread.with_routing(|routing| route(routing, &view)),
         };
         out.clear();
-        headers::write_request(head, client, &weighed, stamp, out);
+        let (upgrade, protocol) = allowed_upgrade(head, &route).unzip();
+        headers::write_request(head, client, &weighed, stamp, protocol, out);
         let request = Request {
             length: 0,
             client: weighed.client,
@@ -82,13 +83,21 @@ pub(crate) fn plan(
             idempotent: head.is_idempotent(),
             http11: head.http11,
             keep_alive: head.keep_alive,
-            upgrade: head.upgrade,
+            upgrade,
             body: head.body,
             grpc: head.grpc.then(|| grpc::silence_max(head.headers, thread.timeouts.tunnel)),
         };
         (request, route)
     })?;
     Ok(planned.map(|(length, (request, route))| (Request { length, ..request }, route)))
+}
+
+/// The protocol that the client asks for and that its service allows, with its place in the configured list.
+fn allowed_upgrade<'a>(head: &RequestHead<'_, '_>, route: &'a Route) -> Option<(usize, &'a str)> {
+    let asked = head.upgrade?;
+    let Route::To { version, .. } = route else { return None };
+    let mut allowed = version.delivery.upgrade.iter().map(String::as_str).enumerate();
+    allowed.find(|(_, protocol)| protocol.eq_ignore_ascii_case(asked))
 }
 
 /// Decides for one request. Pure.

@@ -17,6 +17,7 @@ use crate::proxy::pages::Pages;
 use crate::proxy::per_client::PerClient;
 use crate::proxy::remembered::{Gates, Remembered};
 use crate::proxy::stamp::{Ids, Stamp};
+use crate::proxy::streams::Streams;
 use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
@@ -115,6 +116,7 @@ pub(crate) struct Thread {
     pub(crate) ids: Ids,
     pub(crate) remembered: RefCell<Remembered>,
     pub(crate) clients: RefCell<PerClient>,
+    pub(crate) streams: Streams,
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
@@ -157,6 +159,7 @@ impl Thread {
             ids: Ids::new(),
             remembered: RefCell::new(Remembered::new(slot, gates)),
             clients: RefCell::new(PerClient::new(&settings)),
+            streams: Streams::default(),
             draining: Cell::new(false),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),

@@ -1,7 +1,6 @@
 //! Carries out what the lifecycle decided: starts tasks and tells them to end. Nothing here waits.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
@@ -11,7 +10,7 @@ use super::lifecycle::{Effect, Event as LifeEvent, ProcessId};
 use super::managed::Running;
 use super::worker::{self, Launch, Reporter};
 use super::{Event, Key, RUN_FOLDER, Supervisor};
-use crate::config::Stop;
+use crate::drain::Patience;
 use crate::registry::Upstream;
 use crate::version::WorkerId;
 
@@ -72,29 +71,35 @@ impl Supervisor {
 
     fn drain(&mut self, key: &Key, process: ProcessId) {
         let events = self.events.clone();
-        let Some(running) = self.version(key).and_then(|v| v.processes.get_mut(&process)) else { return };
-        let (upstream, stop, key) = (running.upstream.clone(), running.spec.stop.clone(), key.clone());
+        let Some(version) = self.version(key) else { return };
+        let Some(patience) = version.processes.get(&process).map(|running| version.patience(running)) else {
+            return;
+        };
+        let Some(running) = version.processes.get_mut(&process) else { return };
+        let (upstream, key) = (running.upstream.clone(), key.clone());
         running.drain = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             if let Some(upstream) = upstream {
-                drained(&upstream, &stop).await;
+                drained(&upstream, patience).await;
             }
             let _ = events.send(Event::Due(key, LifeEvent::Drained(process))).await;
         })));
     }
 }
 
-/// Waits until no request runs, at most `stop.drain`.
-async fn drained(upstream: &Arc<Upstream>, stop: &Stop) {
-    let quiet = async {
-        let mut looks = 0;
-        while looks < DRAIN_LOOKS {
-            tokio::time::sleep(DRAIN_LOOK_EVERY).await;
-            looks = if upstream.in_flight.now() == 0 { looks + 1 } else { 0 };
-        }
-    };
-    let limit = stop.drain.max(DRAIN_LOOK_EVERY * (DRAIN_LOOKS + 1));
-    if tokio::time::timeout(limit, quiet).await.is_err() {
-        let cut = upstream.in_flight.now();
-        tracing::warn!(address = %upstream.address, requests = cut, "the time to drain is over; requests are cut");
+/// Waits until no request runs and no stream is open, or until those that are have had their time.
+async fn drained(upstream: &Upstream, patience: Patience) {
+    let begun = Instant::now();
+    let mut looks = 0;
+    while looks < DRAIN_LOOKS {
+        tokio::time::sleep(DRAIN_LOOK_EVERY).await;
+        // Streams first: one that ends between the two looks is taken for a request, not the other way round.
+        let streams = upstream.streams.now();
+        let in_flight = upstream.in_flight.now();
+        looks = if patience.is_over(begun.elapsed(), in_flight, streams) { looks + 1 } else { 0 };
+    }
+    let cut = upstream.in_flight.now();
+    if cut > 0 {
+        let address = &upstream.address;
+        tracing::warn!(%address, requests = cut, "the time to drain is over; requests and streams are cut");
     }
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::lifecycle::{Lifecycle, ProcessId};
+use super::lifecycle::{Effect, Lifecycle, ProcessId};
 use crate::config::{Delivery, RunSpec};
+use crate::drain::{Patience, Window};
 use crate::metrics::VersionCounters;
 use crate::registry::{self, Address, Upstream};
 use crate::version::{ServiceName, VersionId, VersionState};
@@ -99,6 +101,23 @@ impl Managed {
     /// How many workers it is to run.
     pub(crate) fn workers(&self) -> u32 {
         self.scaled.unwrap_or(self.spec.workers).max(1)
+    }
+
+    /// Tells the data plane of the workers that are to stop from `now` on, for the sake of their streams.
+    pub(crate) fn note_stops(&self, effects: &[Effect], now: Instant) {
+        for effect in effects {
+            if let Effect::Drain(process) = effect
+                && let Some(upstream) = self.processes.get(process).and_then(|p| p.upstream.as_ref())
+            {
+                // A worker is drained once; were it twice, the first time holds.
+                let _ = upstream.stops.set(Window::new(now, self.delivery.streams));
+            }
+        }
+    }
+
+    /// How long a process of it that is to stop may take to end what it is doing.
+    pub(crate) fn patience(&self, running: &Running) -> Patience {
+        Patience { requests: running.spec.stop.drain, streams: self.delivery.streams }
     }
 
     /// What is published of it.

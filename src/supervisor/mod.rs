@@ -242,7 +242,10 @@ impl Supervisor {
     /// Decides, publishes, acts: in this order.
     fn step(&mut self, key: &Key, event: lifecycle::Event) {
         let Some(version) = self.version(key) else { return };
-        let effects = version.life.step(event, std::time::Instant::now());
+        let now = std::time::Instant::now();
+        let effects = version.life.step(event, now);
+        // Before it is published: the data plane looks for streams that are to end when the registry changes.
+        version.note_stops(&effects, now);
         self.publish(key);
         for effect in effects {
             self.carry_out(key, effect);

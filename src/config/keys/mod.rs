@@ -7,6 +7,7 @@
 pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod limits;
+pub(super) mod streams;
 
 use bodies::{BODIES, COMPRESS};
 use front::{CERTIFICATE, FRONT, TLS};
@@ -57,7 +58,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 16] = [
+pub(super) const ALL: [&Section; 17] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -66,6 +67,7 @@ pub(super) const ALL: [&Section; 16] = [
     &ETCD,
     &LIMITS,
     &SERVICE,
+    &streams::DRAIN,
     &RULES,
     &BALANCE,
     &QUEUE,
@@ -235,6 +237,8 @@ pub(super) const SERVICE: Section = Section {
             "rules/app.yaml",
             "Where the rule document is. While there is none, everything goes to `current`.",
         ),
+        streams::DRAIN_KEY,
+        streams::UPGRADE,
     ],
 };
 

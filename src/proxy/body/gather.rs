@@ -70,6 +70,7 @@ impl<S: Downstream> Connection<S> {
             version: planned.version.id.as_str(),
             cookie: None,
             encode: Encode::AsIs,
+            upgrade: None,
             connection: headers::Connection::Silent,
             lines: &[],
         };

@@ -43,6 +43,11 @@ impl Chunked {
         self.phase == Phase::Done
     }
 
+    /// Whether a chunk could begin here.
+    pub(crate) fn between(&self) -> bool {
+        self.phase == Phase::Size
+    }
+
     /// Reads as much of `bytes` as is whole; returns how many bytes that was. `data` sees what the body
     /// consists of, without its framing, `trailer` each line of its trailers, without its CRLF.
     pub(crate) fn advance(

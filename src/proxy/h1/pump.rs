@@ -12,6 +12,7 @@ use crate::proxy::body::compress::Compressor;
 use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::{self, BadChunk, Chunked};
+use crate::proxy::streams::events::Events;
 
 /// The body has more bytes than are allowed.
 pub(crate) const TOO_LARGE: BadChunk = BadChunk("the body is larger than allowed");
@@ -105,6 +106,10 @@ pub(crate) struct Pump {
     compressor: Option<Box<Compressor>>,
     /// The sender failed while the receiver was still taking what came before.
     failed: Option<Box<Stopped>>,
+    /// Of server-sent events: where one ends.
+    events: Option<Events>,
+    /// The body is to end before its sender ends it, after a whole event.
+    ends_early: bool,
 }
 
 impl Pump {
@@ -121,6 +126,8 @@ impl Pump {
             trailers: Vec::new(),
             compressor: None,
             failed: None,
+            events: None,
+            ends_early: false,
         }
     }
 
@@ -132,6 +139,59 @@ impl Pump {
     /// Allows a body of this many bytes, without its framing; more is [`TOO_LARGE`].
     pub(crate) fn at_most(self, room: u64) -> Self {
         Self { room, ..self }
+    }
+
+    /// The body consists of server-sent events, and can be ended after each of them.
+    pub(crate) fn follow_events(&mut self) {
+        self.events = Some(Events::new());
+    }
+
+    /// Ends the body as soon as that can be: after a whole event.
+    pub(crate) fn end_early(&mut self) {
+        self.ends_early = true;
+    }
+
+    /// Whether [`Pump::end_early`] was called: the sender does not know, and goes on.
+    pub(crate) fn ends_early(&self) -> bool {
+        self.ends_early
+    }
+
+    /// Whether the body can be ended here so that the receiver takes it for whole.
+    fn can_end(&self) -> bool {
+        let between_chunks = match &self.body {
+            Body::Chunked(chunked) => chunked.between(),
+            Body::UntilClose => true,
+            Body::Length(_) => false,
+        };
+        between_chunks && self.events.is_some_and(|events| events.between())
+    }
+
+    /// Takes from `bytes` what belongs to the body, if that is not more than is allowed: all that is there or, to
+    /// end early, one line of it.
+    fn advance(&mut self, mut bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
+        if self.ends_early
+            && let Some(at) = bytes.iter().position(|b| *b == b'\n')
+        {
+            bytes = &bytes[..=at];
+        }
+        let (events, trailers) = (&mut self.events, &mut self.trailers);
+        let plain = self.encode == Encode::Plain;
+        let mut length = 0;
+        let data = |part: &[u8]| {
+            length += part.len() as u64;
+            if let Some(events) = events {
+                events.pass(part);
+            }
+            data(part);
+        };
+        let keep = |line: &[u8]| {
+            if plain {
+                trailers.extend([line, b"\r\n"].into_iter().flatten());
+            }
+        };
+        let taken = self.body.advance(bytes, data, keep)?;
+        self.room = self.room.checked_sub(length).ok_or(TOO_LARGE)?;
+        Ok(taken)
     }
 
     /// The body was read and taken to its end (not yet all written, perhaps).
@@ -169,18 +229,12 @@ impl Pump {
         }
         let taken = match self.encode {
             Encode::AsIs => {
-                let taken = self.take(buf.filled(), |_| {}, |_| {})?;
+                let taken = self.advance(buf.filled(), |_| {})?;
                 out.extend_from_slice(&buf.filled()[..taken]);
                 taken
             }
-            Encode::Plain => {
-                let mut trailers = std::mem::take(&mut self.trailers);
-                let keep = |line: &[u8]| trailers.extend([line, b"\r\n"].into_iter().flatten());
-                let taken = self.take(buf.filled(), |data| out.extend_from_slice(data), keep)?;
-                self.trailers = trailers;
-                taken
-            }
-            Encode::Chunk => self.take(buf.filled(), |data| write_chunk(data, out), |_| {})?,
+            Encode::Plain => self.advance(buf.filled(), |data| out.extend_from_slice(data))?,
+            Encode::Chunk => self.advance(buf.filled(), |data| write_chunk(data, out))?,
         };
         buf.consume(taken);
         Ok(())
@@ -226,10 +280,14 @@ impl Pump {
                 Poll::Pending => true,
             };
             let may_read = !blocked
-                || !self.is_whole()
+                || !(self.is_whole() || self.ends_early)
                     && ahead.as_deref_mut().is_some_and(|ahead| self.may_read_ahead(buf, out, ahead));
             if !may_read {
                 return Poll::Pending;
+            }
+            if !blocked && self.ends_early && self.can_end() {
+                self.end(out);
+                continue;
             }
             match self.poll_more(cx, from, buf, out) {
                 Poll::Ready(Ok(())) => {}
@@ -308,15 +366,9 @@ impl Pump {
     ) -> Poll<Result<(), Stopped>> {
         match ready!(buf.poll_fill(cx, from)) {
             Ok(0) if self.body == Body::UntilClose => {
-                self.ended = true;
                 from.take_trailers(&mut self.trailers);
                 chunked::check_trailers(&self.trailers).map_err(Stopped::Framing)?;
-                if self.encode == Encode::Chunk && self.compressor.is_none() {
-                    self.drop_sent(out);
-                    out.extend_from_slice(b"0\r\n");
-                    out.append(&mut self.trailers);
-                    out.extend_from_slice(b"\r\n");
-                }
+                self.end(out);
             }
             Ok(0) => return Poll::Ready(Err(Stopped::Read(None))),
             Ok(_) => self.moved = true,
@@ -332,7 +384,7 @@ impl Pump {
             return Ok(false);
         }
         if self.encode == Encode::AsIs && self.compressor.is_none() {
-            let taken = self.take(&buf.filled()[self.cleared..], |_| {}, |_| {})?;
+            let taken = self.advance(&buf.filled()[self.cleared..], |_| {})?;
             self.cleared += taken;
             return Ok(taken > 0);
         }
@@ -396,21 +448,16 @@ impl Pump {
         Ok(())
     }
 
-    /// Takes from `bytes` what belongs to the body, if that is not more than is allowed.
-    fn take(
-        &mut self,
-        bytes: &[u8],
-        mut data: impl FnMut(&[u8]),
-        trailer: impl FnMut(&[u8]),
-    ) -> Result<usize, BadChunk> {
-        let mut length = 0;
-        let counted = |part: &[u8]| {
-            length += part.len() as u64;
-            data(part);
-        };
-        let taken = self.body.advance(bytes, counted, trailer)?;
-        self.room = self.room.checked_sub(length).ok_or(TOO_LARGE)?;
-        Ok(taken)
+    /// Nothing more is read: what is left is the last chunk, where the receiver needs one.
+    fn end(&mut self, out: &mut Vec<u8>) {
+        self.ended = true;
+        let chunked = matches!(self.body, Body::Chunked(_)) && self.encode == Encode::AsIs;
+        if (chunked || self.encode == Encode::Chunk) && self.compressor.is_none() {
+            self.drop_sent(out);
+            out.extend_from_slice(b"0\r\n");
+            out.append(&mut self.trailers);
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     fn poll_write<W: AsyncWrite + Unpin>(

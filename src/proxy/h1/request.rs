@@ -38,8 +38,8 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) body: Body,
     /// The client allows another request on this connection.
     pub(crate) keep_alive: bool,
-    /// The client asks for a WebSocket.
-    pub(crate) upgrade: bool,
+    /// The one protocol that the client asks for, as in `websocket`.
+    pub(crate) upgrade: Option<&'b str>,
     /// The client understands trailers and said so.
     pub(crate) te_trailers: bool,
     /// Its body is gRPC's.
@@ -138,7 +138,7 @@ struct Said<'b> {
     chunked: bool,
     /// Positions of `Connection` headers.
     connection: Positions,
-    websocket: bool,
+    upgrade: Option<&'b str>,
     upgrades: usize,
     te_trailers: bool,
     grpc: bool,
@@ -173,8 +173,11 @@ fn check<'h, 'b>(
         (true, None) => Body::Chunked(Chunked::new()),
         (false, length) => length.map_or(without_length, Body::Length),
     };
-    let websocket = options.upgrade && said.websocket && said.upgrades == 1;
-    let upgrade = websocket && http11 && method == "GET" && body.is_done();
+    // A WebSocket begins with GET; of other protocols it is not known what theirs does.
+    let upgrade = said.upgrade.filter(|protocol| {
+        let method_fits = method == "GET" || !protocol.eq_ignore_ascii_case("websocket");
+        options.upgrade && said.upgrades == 1 && http11 && method_fits && body.is_done()
+    });
     Ok(RequestHead {
         raw,
         method,
@@ -237,7 +240,7 @@ fn gather<'b>(headers: &[Header<'b>], http11: bool) -> Result<Said<'b>, Refusal>
             Field::Connection => said.connection.insert(index),
             Field::Upgrade => {
                 said.upgrades += 1;
-                said.websocket |= header.value.eq_ignore_ascii_case(b"websocket");
+                said.upgrade = std::str::from_utf8(header.value).ok().filter(|name| !name.contains(','));
             }
             Field::Te => {
                 said.te_trailers |= field::items(header.value).any(|i| i.eq_ignore_ascii_case(b"trailers"));
@@ -271,7 +274,7 @@ mod tests {
         parse(text.as_bytes(), &Settings::default(), |head| {
             let removed: Vec<&str> = head.removed.iter().map(|i| head.headers[i].name).collect();
             format!(
-                "{} {} {:?} {} {} -{}",
+                "{} {} {:?} {} {:?} -{}",
                 head.target,
                 head.authority,
                 head.body,
@@ -287,25 +290,25 @@ mod tests {
     #[test]
     fn a_head_is_understood() {
         for (text, expected) in [
-            ("GET /a?b HTTP/1.1\r\nHost: h:80\r\n\r\n", "/a?b h:80 Length(0) true false -Host"),
-            ("\r\nGET / HTTP/1.1\r\nhost:\r\n\r\n", "/  Length(0) true false -host"),
-            ("GET / HTTP/1.0\r\n\r\n", "/  Length(0) false false -"),
-            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", "/  Length(0) true false -Connection"),
-            ("GET http://o.x/p HTTP/1.1\r\nHost: h\r\n\r\n", "/p o.x Length(0) true false -Host"),
-            ("GET http://[::1]:8?q HTTP/1.1\r\nHost: h\r\n\r\n", "?q [::1]:8 Length(0) true false -Host"),
-            ("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", "* h Length(0) true false -Host"),
-            ("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", "/ h Length(5) true false -Host"),
+            ("GET /a?b HTTP/1.1\r\nHost: h:80\r\n\r\n", "/a?b h:80 Length(0) true None -Host"),
+            ("\r\nGET / HTTP/1.1\r\nhost:\r\n\r\n", "/  Length(0) true None -host"),
+            ("GET / HTTP/1.0\r\n\r\n", "/  Length(0) false None -"),
+            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", "/  Length(0) true None -Connection"),
+            ("GET http://o.x/p HTTP/1.1\r\nHost: h\r\n\r\n", "/p o.x Length(0) true None -Host"),
+            ("GET http://[::1]:8?q HTTP/1.1\r\nHost: h\r\n\r\n", "?q [::1]:8 Length(0) true None -Host"),
+            ("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", "* h Length(0) true None -Host"),
+            ("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", "/ h Length(5) true None -Host"),
             (
                 "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, X-A, Host, content-length\r\nx-a: 1\r\n\r\n",
-                "/ h Length(0) false false -Host,Connection,x-a",
+                "/ h Length(0) false None -Host,Connection,x-a",
             ),
             (
                 "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n",
-                "/ h Length(0) true true -Host,Upgrade,Connection",
+                "/ h Length(0) true Some(\"websocket\") -Host,Upgrade,Connection",
             ),
             (
                 "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
-                "/ h Length(0) true false -Host,Upgrade,Connection",
+                "/ h Length(0) true Some(\"h2c\") -Host,Upgrade,Connection",
             ),
         ] {
             assert_eq!(read(text), Ok(Some(expected.to_owned())), "{text:?}");

@@ -22,10 +22,12 @@ pub(crate) struct ResponseHead<'h, 'b> {
     pub(crate) body: Body,
     /// The worker allows another request on this connection.
     pub(crate) keep_alive: bool,
-    /// The worker says that it switches to the WebSocket protocol.
-    pub(crate) websocket: bool,
+    /// The protocol that the worker says it switches to.
+    pub(crate) upgrade: Option<&'b [u8]>,
     /// Its body is a stream of events, which may be silent for as long as nothing happens.
     pub(crate) event_stream: bool,
+    /// Its body carries the messages of a gRPC call.
+    pub(crate) grpc: bool,
 }
 
 /// Parses the head at the start of `bytes` and hands it to `then`. `None`: it is not whole yet.
@@ -71,7 +73,7 @@ fn check<'h, 'b>(
 ) -> Result<ResponseHead<'h, 'b>, Refusal> {
     let bodiless = matches!(status, 100..=199 | 204 | 304);
     let (mut length, mut length_at, mut chunked) = (None, None, false);
-    let (mut websocket, mut event_stream) = (false, false);
+    let (mut upgrade, mut event_stream, mut grpc) = (None, false, false);
     let (mut connection, mut removed) = (Positions::default(), Positions::default());
     for (index, header) in headers.iter().enumerate() {
         match field::classify(header.name) {
@@ -84,7 +86,10 @@ fn check<'h, 'b>(
                 }
                 length_at = Some(index);
             }
-            Field::ContentType => event_stream = is_event_stream(header.value),
+            Field::ContentType => {
+                event_stream = is_event_stream(header.value);
+                grpc = begins_with(header.value, b"application/grpc");
+            }
             Field::TransferEncoding => {
                 if chunked || !http11 || !header.value.eq_ignore_ascii_case(b"chunked") {
                     return Err(bad("has a Transfer-Encoding that is not exactly `chunked`"));
@@ -97,7 +102,7 @@ fn check<'h, 'b>(
                 removed.insert(index);
             }
             Field::Upgrade => {
-                websocket |= header.value.eq_ignore_ascii_case(b"websocket");
+                upgrade = Some(header.value);
                 removed.insert(index);
             }
             Field::HopByHop | Field::Te | Field::Switchman => removed.insert(index),
@@ -118,13 +123,16 @@ fn check<'h, 'b>(
         removed.insert(index);
     }
     let keep_alive = !options.close && (http11 || options.keep_alive) && body != Body::UntilClose;
-    Ok(ResponseHead { raw, status, headers, removed, body, keep_alive, websocket, event_stream })
+    Ok(ResponseHead { raw, status, headers, removed, body, keep_alive, upgrade, event_stream, grpc })
 }
 
 /// Server-sent events, with or without parameters behind the type.
 fn is_event_stream(value: &[u8]) -> bool {
-    const TYPE: &[u8] = b"text/event-stream";
-    value.get(..TYPE.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(TYPE))
+    begins_with(value, b"text/event-stream")
+}
+
+fn begins_with(value: &[u8], kind: &[u8]) -> bool {
+    value.get(..kind.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(kind))
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub(super) fn write_request(head: &request::Parts, out: &mut Vec<u8>) -> Option<
 /// A worker's response head with what is added. 101 becomes 200, which is how HTTP/2 says it.
 pub(super) fn response(head: &ResponseHead<'_, '_>, added: Added<'_>) -> Result<Response<()>, Refusal> {
     // What frames the answer says HTTP/2 itself. Named one by one, so that nothing new is forgotten here.
-    let Added { version, cookie, encode: _, connection: _, lines } = added;
+    let Added { version, cookie, encode: _, upgrade: _, connection: _, lines } = added;
     // Headers of gRPC that stand where trailers would: its clients take every one of them for a trailer.
     let stands_for_trailers = head.body.is_done()
         && head.headers.iter().any(|field| field.name.eq_ignore_ascii_case("grpc-status"));

@@ -98,6 +98,13 @@ pub(crate) struct Link {
     guard: InFlightGuard,
 }
 
+impl Link {
+    /// The worker at its other end.
+    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+        &self.guard.upstream
+    }
+}
+
 /// Connects to a worker. The attempt counts as in flight, so that others see the worker as busy.
 pub(crate) async fn connect(
     pool: &RefCell<Pool>,

@@ -13,7 +13,8 @@
 //! order of events needs a case of its own. Laws, held by `tests`:
 //!
 //! - A process is ready only after its check passed.
-//! - A worker has one process, except while a rolling restart starts the new one before the old one leaves.
+//! - A worker has one process, except while a rolling restart starts the new one before the old one leaves; those
+//!   that drain do not count.
 //! - Every started process is known until it has ended; nothing is started unless the version is to run.
 //! - Stop always leads to stopped, and a version that once was ready fails only when it has lost every worker.
 

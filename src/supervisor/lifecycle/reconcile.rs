@@ -19,7 +19,9 @@ impl Lifecycle {
         self.slots.retain(|id, _| id.0 < workers || in_use.contains(id));
         for worker in (0..workers).map(WorkerId) {
             let waits = self.slots.entry(worker).or_default().crashes.is_waiting();
-            if !waits && self.of(worker).next().is_none() {
+            // What drains may take as long as its streams: nobody waits for that to start the worker again.
+            let runs = self.of(worker).any(|(_, p)| p.phase != Phase::Draining);
+            if !waits && !runs {
                 self.start(worker, effects);
             }
         }

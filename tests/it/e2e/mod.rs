@@ -10,6 +10,7 @@ mod faults;
 mod grpc;
 mod promote;
 mod rules;
+mod streams;
 mod tls;
 mod unix;
 mod versions_json;

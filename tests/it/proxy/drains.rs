@@ -1,11 +1,9 @@
 //! Draining: nothing that could end is cut, everything that is idle ends at once.
 
-use std::time::{Duration, Instant};
-
 use switchman::proxy::{Drained, Settings};
 
 use super::rig::{Client, find, hello, worker};
-use super::{GET, Rig, upgrades};
+use super::{GET, Rig};
 use crate::support::patience;
 
 #[tokio::test]
@@ -46,24 +44,6 @@ async fn idle_connections_end_at_once_and_running_requests_end_well() {
     let response = running.response().await.unwrap();
     assert_eq!((response.text(), response.header("connection")), ("ok", Some("close")));
     assert_eq!(drained.await.unwrap(), Drained { cut: 0 });
-}
-
-#[tokio::test]
-async fn tunnels_live_until_the_deadline() {
-    let rig = Rig::start(Settings::default(), &[upgrades::echo().await]).await;
-    let mut client = rig.connect().await;
-    client.send(upgrades::UPGRADE).await;
-    assert_eq!(client.head().await.unwrap().0, 101);
-    while client.buffer.len() < 2 && client.more().await {}
-    let begun = Instant::now();
-    let drained = tokio::spawn(rig.proxy.drain(Duration::from_millis(500)));
-    client.buffer.clear();
-    client.send("still here").await;
-    while client.buffer.len() < 10 && client.more().await {}
-    assert_eq!(client.buffer, b"still here");
-    assert!(client.is_closed().await);
-    assert!(begun.elapsed() >= Duration::from_millis(500));
-    assert_eq!(drained.await.unwrap(), Drained { cut: 1 });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

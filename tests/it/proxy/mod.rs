@@ -19,7 +19,9 @@ mod proxy_protocol;
 mod queue;
 mod retry;
 mod rig;
+mod streams;
 pub(crate) mod tls;
 mod upgrades;
+mod websocket;
 
 pub(crate) use rig::{GET, Rig, VERSION};

@@ -250,6 +250,13 @@ impl Client {
         }
     }
 
+    /// Reads and drops the head of a request, as a worker does.
+    pub(crate) async fn head_of_request(&mut self) {
+        while find(&self.buffer, b"\r\n\r\n").is_none() && self.more().await {}
+        let end = find(&self.buffer, b"\r\n\r\n").expect("a whole head") + 4;
+        self.buffer.drain(..end);
+    }
+
     /// The head of the next response; none at the end of the stream.
     pub(crate) async fn head(&mut self) -> Option<(u16, String)> {
         let end = loop {

@@ -121,6 +121,36 @@ async fn a_request_that_does_not_end_is_cut_when_the_time_to_drain_is_over() {
 }
 
 #[tokio::test]
+async fn streams_may_take_longer_than_requests() {
+    let mut hasty = spec();
+    hasty.stop.drain = Duration::from_millis(100);
+    let world = World::new(hasty);
+    world.deploy("4f2a91c", SERVE).await;
+    let version = world.until_state("4f2a91c", VersionState::Ready).await;
+    let upstream = version.ready[0].clone();
+    upstream.in_flight.begin(ThreadSlot(1));
+    upstream.streams.begin(ThreadSlot(1));
+    assert!(upstream.stops.get().is_none());
+    let begun = std::time::Instant::now();
+    world.ask("4f2a91c", Action::Stop { force: false }).await.unwrap();
+    world.until_state("4f2a91c", VersionState::Draining).await;
+    assert!(upstream.stops.get().is_some(), "the data plane knows before it sees the worker leave");
+    // Three times what requests have: a stream has five minutes.
+    eventually("time passes", async || (begun.elapsed() > Duration::from_millis(300)).then_some(())).await;
+    assert_eq!(world.version("4f2a91c").unwrap().state, VersionState::Draining);
+    // A person who has changed his mind does not wait for the streams either.
+    world.ask("4f2a91c", Action::Start).await.unwrap();
+    world.until_state("4f2a91c", VersionState::Ready).await;
+    assert!(get(&upstream.address, "/").await.contains("200 OK"), "the worker with the stream goes on");
+    upstream.streams.end(ThreadSlot(1));
+    upstream.in_flight.end(ThreadSlot(1));
+    let pid = pids(&version)[0];
+    eventually("the old worker is gone", async || (!exists(pid)).then_some(())).await;
+    assert_eq!(world.version("4f2a91c").unwrap().state, VersionState::Ready);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn what_carries_traffic_is_stopped_only_by_force() {
     let world = World::new(spec());
     world.deploy("4f2a91c", SERVE).await;

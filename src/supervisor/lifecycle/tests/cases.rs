@@ -167,10 +167,27 @@ fn scaling_starts_and_drains() {
 }
 
 #[test]
+fn start_does_not_wait_for_what_drains() {
+    let mut world = World::ready(1);
+    let old = world.only();
+    world.step(Event::Stop);
+    assert_eq!(world.life.state(), VersionState::Draining);
+    world.step(Event::Start { workers: 1 });
+    assert_eq!(world.started().len(), 1, "its streams may take minutes");
+    world.pass_all();
+    assert_eq!(world.life.state(), VersionState::Ready);
+    world.settle();
+    assert_ne!(world.only(), old);
+    assert_eq!(world.life.state(), VersionState::Ready);
+}
+
+#[test]
 fn start_while_the_old_processes_still_end_waits_for_them() {
     let mut world = World::ready(1);
     world.step(Event::Stop);
-    assert_eq!(world.life.state(), VersionState::Draining);
+    let old = world.only();
+    world.step(Event::Drained(old));
+    world.drains.clear();
     world.step(Event::Start { workers: 1 });
     assert!(world.started().is_empty(), "never two for one worker");
     world.settle();
