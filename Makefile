@@ -3,9 +3,11 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # For `make demo`: ARGS=--once ends by itself, with the demonstration's exit status.
 ARGS ?=
+# For `make fuzz`: how long each program runs.
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check bench install clean
+.PHONY: help build demo test check fuzz bench install clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,7 +30,17 @@ check: ## What a change must pass before the tests: formatting, lints, documenta
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
-bench: ## Measure: the rule table, then side by side with nginx and HAProxy (BENCH_SECONDS, BENCH_ROUNDS, BENCH_THREADS)
+# RUSTC_BOOTSTRAP: the instrumentation is not stable yet, and wants no other compiler. No sanitizer: `unsafe` is denied.
+fuzz: ## Throw changed and random bytes at whatever reads bytes from outside (FUZZ_SECONDS for each program)
+	@scripts/install-deps fuzz
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@set -e; for program in $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))); do \
+	  echo "== $$program"; mkdir -p fuzz/corpus/$$program; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --dev --sanitizer none $$program fuzz/corpus/$$program fuzz/seeds/$$program \
+	    -- -max_total_time=$(FUZZ_SECONDS) -max_len=2048; \
+	done
+
+bench: ## Measure: the rule table, then side by side with nginx and HAProxy (BENCH_SECONDS, _ROUNDS, _THREADS, _ONLY)
 	@scripts/install-deps bench
 	$(CARGO) bench --locked --bench rule_table
 	$(CARGO) build --release --locked --example worker

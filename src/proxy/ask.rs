@@ -78,9 +78,9 @@ impl<S: Downstream> Connection<S> {
     /// Steps 4 to 7: asks one worker after the other until one begins to answer; its first bytes are in `b.up`.
     ///
     /// Nothing sent, or nothing done with it as an HTTP/2 worker can say: any request goes to another worker,
-    /// until each was asked. Something sent: only what may be
-    /// done twice goes on, that once only (so that no request goes round killing workers), on a new connection,
-    /// and while the version's retry budget lasts (so that retries do not multiply an outage).
+    /// until each was asked. Something sent: only what may be done twice goes on, that once only (so that no
+    /// request goes round killing workers), on a new connection, and while the version's retry budget lasts (so
+    /// that retries do not multiply an outage).
     pub(super) async fn ask(
         &mut self,
         planned: &Planned,

@@ -32,6 +32,8 @@ use crate::proxy::upstream::{Link, h2c};
 
 /// A stream of events that is to end waits so long for a whole event.
 const EVENT_END: Duration = Duration::from_secs(1);
+/// Interim responses (1xx) of one answer; a worker that sends more has lost its way, and would never end.
+const INTERIM_MAX: u32 = 100;
 
 /// Why an exchange did not end well.
 #[derive(Debug)]
@@ -109,7 +111,12 @@ impl<S: Downstream> Connection<S> {
         if answer.event_stream {
             download.follow_events();
         }
-        download.preload(&mut b.up, &mut b.response).map_err(|bad| cut(bad.0))?;
+        // Over HTTP/1 nothing was sent yet: a body that is wrong from its first bytes gets an answer of ours.
+        let preloaded = download.preload(&mut b.up, &mut b.response);
+        preloaded.map_err(|bad| match S::FRAMES {
+            true => cut(bad.0),
+            false => Failure::Refused(bad_response(bad.0)),
+        })?;
         let timeouts = &self.thread.timeouts;
         let silence_max = match request.grpc {
             Some(patience) => patience,
@@ -139,6 +146,7 @@ impl<S: Downstream> Connection<S> {
         b: &mut Buffers,
     ) -> Result<Answer, Failure> {
         let request = &planned.request;
+        let mut interim_left = INTERIM_MAX;
         loop {
             b.response.clear();
             let left = upload.half_closed && b.down.is_empty();
@@ -179,7 +187,11 @@ impl<S: Downstream> Connection<S> {
                     b.up.consume(length);
                     return Ok(answer);
                 }
+                Some(_) if interim_left == 0 => {
+                    return Err(Failure::Refused(bad_response("the worker sent too many interim responses")));
+                }
                 Some((length, _)) => {
+                    interim_left -= 1;
                     b.up.consume(length);
                     if request.http11 {
                         self.write_response(b).await?;

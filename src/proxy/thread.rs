@@ -22,7 +22,7 @@ use crate::proxy::upstream::Pool;
 use crate::routing::{Live, Routing};
 
 /// Buffer sets kept for reuse; what a burst needed beyond that is given back to the allocator.
-const BUFFERS_KEPT: usize = 256;
+const BUFFERS_KEPT: usize = 512;
 /// How often idle connections to workers are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 /// A written head larger than this was an exception; its buffer is not kept.

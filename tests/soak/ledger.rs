@@ -41,9 +41,8 @@ impl Kind {
     }
 }
 
-/// How often an idempotent request may be begun: at first on a kept connection, which may have died unnoticed; then
-/// on a new one; then, once, by another worker.
-const ASKED_MAX: usize = 3;
+/// How often an idempotent request may be begun: by one worker and, once, by another.
+const ASKED_MAX: usize = 2;
 /// A request may meet the end of a worker a moment before or after the signal was sent.
 const SLACK: Duration = Duration::from_millis(250);
 
@@ -83,7 +82,16 @@ struct Entries {
     failures: Vec<Failure>,
     /// Answers that were not those of their request.
     wrong: Vec<String>,
-    faults: Vec<(u32, Fault, Instant)>,
+    faults: Vec<Hit>,
+}
+
+/// A fault of one worker.
+#[derive(Debug, Clone, Copy)]
+struct Hit {
+    pid: u32,
+    fault: Fault,
+    from: Instant,
+    until: Instant,
 }
 
 impl Ledger {
@@ -104,7 +112,15 @@ impl Ledger {
     }
 
     pub(crate) fn fault(&self, pid: u32, fault: Fault) {
-        self.0.lock().unwrap().faults.push((pid, fault, Instant::now()));
+        let now = Instant::now();
+        self.0.lock().unwrap().faults.push(Hit { pid, fault, from: now, until: now });
+    }
+
+    /// This worker's last fault has lasted until now.
+    pub(crate) fn is_over(&self, pid: u32) {
+        let mut entries = self.0.lock().unwrap();
+        let last = entries.faults.iter_mut().rev().find(|hit| hit.pid == pid);
+        last.unwrap().until = Instant::now();
     }
 
     /// Requests that were answered, by kind.
@@ -153,7 +169,7 @@ impl Ledger {
         let entries = self.0.lock().unwrap();
         let mut failures: BTreeMap<Kind, usize> = BTreeMap::new();
         entries.failures.iter().for_each(|failure| *failures.entry(failure.kind).or_default() += 1);
-        let count = |fault| entries.faults.iter().filter(|(_, found, _)| *found == fault).count();
+        let count = |fault| entries.faults.iter().filter(|hit| hit.fault == fault).count();
         format!(
             "answered {:?}; failed {failures:?}; workers killed {}, stopped {}, retired {}",
             entries.answered,
@@ -164,16 +180,24 @@ impl Ledger {
     }
 }
 
-/// Whether a fault explains the failure. Nothing excuses a small GET or PUT: another worker could have answered.
-fn excused(failure: &Failure, begun: &[u32], faults: &[(u32, Fault, Instant)]) -> bool {
+/// Whether a fault explains the failure. A small GET or PUT is asked of another worker: two must have been hit.
+fn excused(failure: &Failure, begun: &[u32], faults: &[Hit]) -> bool {
     let hit = |pid: u32, what: &[Fault]| {
-        let then = |at: Instant| at + SLACK >= failure.started && at <= failure.ended + SLACK;
-        faults.iter().any(|(found, fault, at)| *found == pid && what.contains(fault) && then(*at))
+        let then = |hit: &Hit| hit.until + SLACK >= failure.started && hit.from <= failure.ended + SLACK;
+        faults.iter().any(|hit| hit.pid == pid && what.contains(&hit.fault) && then(hit))
     };
+    // A worker that stands still for longer than switchman waits is as good as gone.
+    let lost = [Fault::Killed, Fault::Stopped];
     match failure.kind {
         kind if kind.is_once_only() => match begun {
-            [] => faults.iter().any(|(pid, ..)| hit(*pid, &[Fault::Killed])),
-            pids => pids.iter().any(|pid| hit(*pid, &[Fault::Killed])),
+            [] => faults.iter().any(|fault| hit(fault.pid, &lost)),
+            pids => pids.iter().any(|pid| hit(*pid, &lost)),
+        },
+        // Dropped by the one; the other may have been hit.
+        Kind::DroppedGet => begun.iter().any(|pid| hit(*pid, &lost)),
+        Kind::Get | Kind::Put => match begun {
+            [one, other] if one != other => hit(*one, &lost) && hit(*other, &lost),
+            _ => false,
         },
         Kind::Download => failure.pid.is_some_and(|pid| hit(pid, &[Fault::Killed])),
         kind if kind.is_streamed() => {
@@ -184,14 +208,21 @@ fn excused(failure: &Failure, begun: &[u32], faults: &[(u32, Fault, Instant)]) -
 }
 
 /// The faults about the time of a failure, to read in a report.
-fn near(failure: &Failure, faults: &[(u32, Fault, Instant)]) -> String {
+fn near(failure: &Failure, faults: &[Hit]) -> String {
     let window = Duration::from_secs(2);
-    let near =
-        faults.iter().filter(|(_, _, at)| *at + window >= failure.started && *at <= failure.ended + window);
+    let near = faults
+        .iter()
+        .filter(|hit| hit.until + window >= failure.started && hit.from <= failure.ended + window);
     let told: Vec<String> = near
-        .map(|(pid, fault, at)| match at.checked_duration_since(failure.started) {
-            Some(after) => format!("{fault:?} {pid} {after:?} after its start"),
-            None => format!("{fault:?} {pid} {:?} before its start", failure.started - *at),
+        .map(|Hit { pid, fault, from, until }| {
+            let lasted = *until - *from;
+            match from.checked_duration_since(failure.started) {
+                Some(after) => format!("{fault:?} {pid} {after:?} after its start, for {lasted:?}"),
+                None => {
+                    let before = failure.started - *from;
+                    format!("{fault:?} {pid} {before:?} before its start, for {lasted:?}")
+                }
+            }
         })
         .collect();
     format!("near it: {}", told.join(", "))

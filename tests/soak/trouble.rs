@@ -16,9 +16,11 @@ use super::{VERSIONS, WORKERS};
 /// Five failures of a version's workers within a minute are a crash loop: fewer are bad luck, and must be borne.
 const KILLS_A_MINUTE: usize = 4;
 const MINUTE: Duration = Duration::from_secs(61);
-/// The longest a worker stands still, in ms. Shorter than any timeout: what it was asked is answered late.
-/// Longer ones are for the day when a request that is not answered in time is asked of another worker.
-const STOPPED_MAX: u64 = 1_500;
+/// The longest a worker stands still, in ms. Longer than [`FIRST_BYTE`]: what may be done twice is then asked of
+/// another worker.
+const STOPPED_MAX: u64 = 3_500;
+/// How long switchman waits for an answer in these tests (`limits.first_byte_timeout`).
+pub(crate) const FIRST_BYTE: &str = "2s";
 /// The longest pause between two faults, in ms; between two edits.
 const FAULT_PAUSE: u64 = 1_500;
 const EDIT_PAUSE: u64 = 2_000;
@@ -67,6 +69,7 @@ impl Trouble {
                 if kill_process(process, Signal::STOP).is_ok() {
                     tokio::time::sleep(Duration::from_millis(self.random.u64(50..STOPPED_MAX))).await;
                     let _ = kill_process(process, Signal::CONT);
+                    self.ledger.is_over(pid);
                 }
             }
         }

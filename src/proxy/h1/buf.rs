@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// What a buffer holds unless a large head made it grow.
-pub(crate) const BUF_BYTES: usize = 32 * 1024;
+/// What a buffer holds unless a large head made it grow: a block of 64 KiB, which most programs write bodies in, and a
+/// head before it. One that is a little smaller costs a read and a write more for a few bytes.
+pub(crate) const BUF_BYTES: usize = 72 * 1024;
 
 /// Bytes that were read and not yet used.
 #[derive(Debug)]

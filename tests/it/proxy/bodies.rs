@@ -27,7 +27,7 @@ async fn echo() -> switchman::registry::Address {
 async fn bodies_of_every_framing_come_back_whole() {
     let rig = Rig::start(Settings::default(), &[echo().await]).await;
     let mut client = rig.connect().await;
-    for length in [0, 1, 1000, 32 * 1024, 32 * 1024 + 1, 3 * MIB] {
+    for length in [0, 1, 1000, 72 * 1024, 72 * 1024 + 1, 3 * MIB] {
         let body: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
         let head = format!("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: {length}\r\n\r\n");
         exchange(&mut client, head, &[&body], &body).await;

@@ -264,7 +264,7 @@ const CHUNKS: &[Payload] = &[
     good("an allowed trailer", chunks!("5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"), HELLO),
     good(
         "an end within a chunk",
-        chunks!("1b\r\n0\r\n\r\nGET /b HTTP/1.1\r\n\r\nx\r\n0\r\n\r\n"),
+        chunks!("19\r\n0\r\n\r\nGET /b HTTP/1.1\r\n\r\nx\r\n0\r\n\r\n"),
         &[("POST", "/a", "0\r\n\r\nGET /b HTTP/1.1\r\n\r\nx")],
     ),
     good(
