@@ -1,6 +1,6 @@
 //! The certificates of the public side: read from files, chosen by host name, read again when they change.
 //!
-//! [`Store`] is what a TLS handshake asks; [`follow`] keeps it true to the files. A new pair that is broken never
+//! [`Store`] is what a TLS handshake asks; [`follow()`] keeps it true to the files. A new pair that is broken never
 //! replaces a working one.
 
 mod follow;

@@ -160,7 +160,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Writes a self-signed certificate for `hosts` and its key, readable by the owner alone.

@@ -15,8 +15,8 @@ use std::rc::Rc;
 use crate::proxy::client::Client;
 use crate::proxy::error::{self, Cause, Manner, Refusal};
 use crate::proxy::front::proxy_protocol;
+use crate::proxy::h1::body::{Body, Encode};
 use crate::proxy::h1::chunked::{BadChunk, Chunked};
-use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::{request, response};
 use crate::proxy::headers::{self, Added, Connection};
 use crate::proxy::limits::Settings;
@@ -28,8 +28,11 @@ use crate::rules::table::{RuleTable, To};
 use crate::rules::{Context, compile};
 use reader::{Framing, Head};
 
-/// What is fuzzed: the name of the program and of the folder of seeds, and the function.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+/// One program: its name, which is that of its folder of seeds, and what it runs for some bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// What is fuzzed.
+pub const TARGETS: [Target; 8] = [
     ("request", request),
     ("response", response),
     ("chunked", chunked),

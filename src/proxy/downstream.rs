@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::error::{Answer, Manner, Refusal};
-use crate::proxy::h1::pump::Body;
+use crate::proxy::h1::body::Body;
 use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::headers::{self, Added};
 

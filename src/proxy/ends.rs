@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::proxy::h1::pump::{Body, Encode};
+use crate::proxy::h1::body::{Body, Encode};
 
 /// What a body is read from.
 pub(crate) trait BodySender: AsyncRead + Unpin {

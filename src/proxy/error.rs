@@ -1,7 +1,7 @@
 //! Every answer that switchman makes itself: one table from cause to status, title and hint.
 //!
 //! Such an answer never looks like the application's: it is `application/problem+json` (RFC 9457), or what
-//! [`super::pages`] make of it for people, and carries `x-switchman-error: <cause>`. Causes are a contract: alerts and scripts match on them.
+//! [`crate::proxy::pages`] make of it for people, and carries `x-switchman-error: <cause>`. Causes are a contract: alerts and scripts match on them.
 
 use std::borrow::Cow;
 

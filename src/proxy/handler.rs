@@ -191,7 +191,7 @@ impl<S: Downstream> Connection<S> {
         let (is_error, after) = match self.exchange(&planned, b).await {
             Ok((status, after)) => (status >= 500, after),
             Err(Failure::Gone) => {
-                self.log_gone(&version);
+                self.log_gone(version);
                 (false, After::Close)
             }
             Err(Failure::Cut(refusal, code)) => {

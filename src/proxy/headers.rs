@@ -6,8 +6,8 @@
 use httparse::Header;
 
 use crate::proxy::client::{Client, Weighed};
+use crate::proxy::h1::body::{Body, Encode};
 use crate::proxy::h1::field::Positions;
-use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::request::RequestHead;
 use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::stamp::Stamp;

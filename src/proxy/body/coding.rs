@@ -5,9 +5,9 @@
 
 use crate::config::{Coding, Compress};
 use crate::proxy::body::weight;
+use crate::proxy::h1::body::Body;
 use crate::proxy::h1::field::{self, Positions};
 use crate::proxy::h1::lines;
-use crate::proxy::h1::pump::Body;
 use crate::proxy::h1::response::ResponseHead;
 
 /// What becomes of a response that may be compressed.

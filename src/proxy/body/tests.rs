@@ -16,9 +16,10 @@ use super::ahead::{Ahead, Share};
 use super::compress::Compressor;
 use crate::config::Coding;
 use crate::proxy::ends::{BodyReceiver, BodySender};
+use crate::proxy::h1::body::{Body, Encode};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::Chunked;
-use crate::proxy::h1::pump::{Body, Encode, Pump};
+use crate::proxy::h1::pump::Pump;
 
 /// Sends these pieces, and pauses before each.
 struct Sender {
@@ -128,7 +129,7 @@ proptest! {
         let has_chunks = encode == Encode::Chunk || (framing == 1 && encode == Encode::AsIs && !compress);
         let mut rest = &wire[..];
         let mut pieces = VecDeque::new();
-        for cut in cuts.iter().cycle().take_while(|_| wire.len() > 0) {
+        for cut in cuts.iter().cycle().take_while(|_| !wire.is_empty()) {
             let (piece, after) = rest.split_at((*cut).min(rest.len()));
             pieces.push_back(piece.to_vec());
             rest = after;

@@ -5,6 +5,7 @@
 //! here. Nothing in here does I/O except [`pump`], and nothing knows of versions or workers: HTTP/2 can stand
 //! beside it.
 
+pub(crate) mod body;
 pub(crate) mod buf;
 pub(crate) mod chunked;
 pub(crate) mod field;

@@ -6,9 +6,9 @@ use httparse::Header;
 
 use crate::proxy::error::{Cause, Refusal};
 use crate::proxy::grpc;
+use crate::proxy::h1::body::Body;
 use crate::proxy::h1::chunked::Chunked;
 use crate::proxy::h1::field::{self, Field, Positions};
-use crate::proxy::h1::pump::Body;
 use crate::proxy::h1::target;
 use crate::proxy::limits::{HEADERS_MAX, Settings};
 

@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use httparse::Header;
 
 use crate::proxy::error::{Cause, Refusal};
+use crate::proxy::h1::body::Body;
 use crate::proxy::h1::chunked::Chunked;
 use crate::proxy::h1::field::{self, Field, Positions};
-use crate::proxy::h1::pump::Body;
 use crate::proxy::limits::{HEADERS_MAX, Settings};
 
 /// A head that may be passed on.

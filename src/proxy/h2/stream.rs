@@ -18,8 +18,8 @@ use crate::proxy::clock::Alarm;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::error::{Answer, Manner, Refusal};
+use crate::proxy::h1::body::{Body, Encode};
 use crate::proxy::h1::buf::Buf;
-use crate::proxy::h1::pump::{Body, Encode};
 use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::h2::{Running, head};
 use crate::proxy::handler::{Connection, Life};
@@ -33,6 +33,8 @@ pub(super) struct Stream {
     /// Where the body goes, once the head has left.
     send: Option<SendStream<Bytes>>,
     receive: RecvStream,
+    /// The head was not the end of the request.
+    has_body: bool,
     /// What was received and not yet read.
     chunk: Bytes,
     trailers: Option<HeaderMap>,
@@ -79,6 +81,7 @@ pub(super) async fn serve(
     let io = Stream {
         respond,
         send: None,
+        has_body: !receive.is_end_stream(),
         receive,
         chunk: Bytes::new(),
         trailers: None,
@@ -111,7 +114,7 @@ pub(super) async fn serve(
 impl Stream {
     /// Takes what has come of the body already, so that it leaves for the worker with the head, in one write.
     fn preload(&mut self, cx: &mut Context<'_>, down: &mut Buf) {
-        if self.accept.is_none() && !self.receive.is_end_stream() && !down.is_full() {
+        if self.accept.is_none() && self.has_body && !down.is_full() {
             // An error comes again when the rest is read.
             let _ = down.poll_fill(cx, self);
         }
@@ -129,8 +132,7 @@ impl Downstream for Stream {
 
     fn body_without_length(&self) -> Body {
         // What a WebSocket sends before its handshake is answered is no body.
-        let has_none = self.receive.is_end_stream() && self.trailers.is_none();
-        if self.accept.is_some() || has_none { Body::Length(0) } else { Body::UntilClose }
+        if self.accept.is_some() || !self.has_body { Body::Length(0) } else { Body::UntilClose }
     }
 
     fn respond(

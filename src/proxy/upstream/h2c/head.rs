@@ -11,9 +11,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 
 use crate::proxy::grpc;
+use crate::proxy::h1::body::Body;
 use crate::proxy::h1::chunked::Chunked;
 use crate::proxy::h1::field::{self, Field};
-use crate::proxy::h1::pump::Body;
 use crate::proxy::limits::HEADERS_MAX;
 
 /// Headers that we add to those of the client.

@@ -11,8 +11,8 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Method};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::proxy::h1::body::{Body, write_size};
 use crate::proxy::h1::chunked::BadChunk;
-use crate::proxy::h1::pump::{Body, write_size};
 use crate::proxy::upstream::h2c::connection::Place;
 use crate::proxy::upstream::h2c::failure;
 use crate::proxy::upstream::h2c::head::{self, Framing};

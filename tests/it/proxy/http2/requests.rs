@@ -13,6 +13,7 @@ use switchman::proxy::Settings;
 use switchman::registry::Address;
 use tokio::process::Command;
 
+use super::frames::{DATA, END_HEADERS, END_STREAM, GET, HEADERS, Raw, block, frame};
 use super::{answer, get, post, read, request, write};
 use crate::proxy::rig::{Client, answers, application, find, hello, worker};
 use crate::proxy::{Rig, VERSION};
@@ -116,6 +117,27 @@ async fn bodies_with_and_without_length_come_back_whole() {
             assert!(answer.status == 200 && answer.body == body, "{length} bytes, {}", answer.body.len());
         }
     }
+}
+
+#[tokio::test]
+async fn a_body_that_comes_with_its_head_is_a_body() {
+    let rig = Rig::start(Settings::default(), &[echo().await]).await;
+    let mut raw = Raw::connect(rig.address).await;
+    let mut fields = GET;
+    fields[0].1 = "POST";
+    let mut request = frame(HEADERS, END_HEADERS, 1, &block(&fields));
+    request.extend(frame(DATA, END_STREAM, 1, b"small"));
+    raw.client.send(&request).await;
+    let mut body = Vec::new();
+    while let Some(frame) = raw.next().await {
+        if frame.kind == DATA {
+            body.extend(frame.payload);
+            if frame.flags & END_STREAM != 0 {
+                break;
+            }
+        }
+    }
+    assert_eq!(body, b"small");
 }
 
 #[tokio::test]

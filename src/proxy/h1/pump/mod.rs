@@ -1,6 +1,8 @@
 //! One direction of a message on its way: reads a body from one socket, holds it to its framing, writes it to
 //! the other. Never more than one buffer of it is held, and what [`Ahead`] allows for a slow receiver.
 
+mod coded;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,67 +12,10 @@ use tokio::io::AsyncWrite;
 use crate::proxy::body::ahead::Ahead;
 use crate::proxy::body::compress::Compressor;
 use crate::proxy::ends::{BodyReceiver, BodySender};
+use crate::proxy::h1::body::{Body, Encode, TOO_LARGE, write_chunk};
 use crate::proxy::h1::buf::Buf;
-use crate::proxy::h1::chunked::{self, BadChunk, Chunked};
+use crate::proxy::h1::chunked::{self, BadChunk};
 use crate::proxy::streams::events::Events;
-
-/// The body has more bytes than are allowed.
-pub(crate) const TOO_LARGE: BadChunk = BadChunk("the body is larger than allowed");
-
-/// What is left of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// This many bytes.
-    Length(u64),
-    /// Chunks up to the last one.
-    Chunked(Chunked),
-    /// Everything until the sender closes its side.
-    UntilClose,
-}
-
-impl Body {
-    /// Whether nothing more belongs to it.
-    pub(crate) fn is_done(&self) -> bool {
-        match self {
-            Self::Length(left) => *left == 0,
-            Self::Chunked(chunked) => chunked.is_done(),
-            Self::UntilClose => false,
-        }
-    }
-
-    /// Takes from `bytes` what belongs to the body; returns how many bytes that was.
-    pub(crate) fn advance(
-        &mut self,
-        bytes: &[u8],
-        mut data: impl FnMut(&[u8]),
-        trailer: impl FnMut(&[u8]),
-    ) -> Result<usize, BadChunk> {
-        match self {
-            Self::Chunked(chunked) => chunked.advance(bytes, data, trailer),
-            Self::Length(left) => {
-                let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= n as u64;
-                data(&bytes[..n]);
-                Ok(n)
-            }
-            Self::UntilClose => {
-                data(bytes);
-                Ok(bytes.len())
-            }
-        }
-    }
-}
-
-/// How the body leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encode {
-    /// As it came; chunks were checked and are passed on byte by byte.
-    AsIs,
-    /// As chunks: it came without a length.
-    Chunk,
-    /// Without its chunks: the receiver knows the end otherwise.
-    Plain,
-}
 
 /// Why a pump stopped before the end.
 #[derive(Debug)]
@@ -421,52 +366,6 @@ impl Pump {
         }
     }
 
-    /// Compresses what `buf` holds of the body.
-    fn compress_buffered(&mut self, buf: &mut Buf, out: &mut Vec<u8>) -> Result<(), BadChunk> {
-        let Some(compressor) = &mut self.compressor else { return Ok(()) };
-        let taken = self.body.advance(buf.filled(), |data| compressor.write(data), |_| {})?;
-        buf.consume(taken);
-        self.take_compressed(out)?;
-        if self.is_read() { self.finish(out) } else { Ok(()) }
-    }
-
-    /// Lets out what the compressor holds back; whether that was anything.
-    fn flush(&mut self, out: &mut Vec<u8>) -> Result<bool, BadChunk> {
-        let flushed = self.compressor.as_mut().is_some_and(|compressor| compressor.flush());
-        if flushed {
-            self.take_compressed(out)?;
-        }
-        Ok(flushed)
-    }
-
-    /// Ends a compressed body that was read to its end.
-    fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), BadChunk> {
-        if let Some(compressor) = &mut self.compressor {
-            compressor.finish();
-            self.take_compressed(out)?;
-            self.compressor = None;
-            if self.encode == Encode::Chunk {
-                out.extend_from_slice(b"0\r\n\r\n");
-            }
-            self.trailers.clear();
-        }
-        Ok(())
-    }
-
-    /// Moves what came out of the compressor to `out`.
-    fn take_compressed(&mut self, out: &mut Vec<u8>) -> Result<(), BadChunk> {
-        self.drop_sent(out);
-        let Some(compressor) = &mut self.compressor else { return Ok(()) };
-        let bytes = compressor.output().map_err(|_| BadChunk("it cannot be compressed"))?;
-        match self.encode {
-            _ if bytes.is_empty() => {}
-            Encode::Chunk => write_chunk(bytes, out),
-            Encode::AsIs | Encode::Plain => out.extend_from_slice(bytes),
-        }
-        compressor.clear();
-        Ok(())
-    }
-
     fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -479,38 +378,6 @@ impl Pump {
                 Poll::Ready(Ok(n))
             }
             Ok(0) | Err(_) => Poll::Ready(Err(Stopped::Write)),
-        }
-    }
-}
-
-/// Writes `data` as one chunk.
-fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
-    write_size(data.len(), out);
-    out.extend_from_slice(data);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Writes the size line of a chunk.
-pub(crate) fn write_size(size: usize, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        out.push(HEX[(size >> (digit * 4)) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chunk_has_its_size_in_hex() {
-        for (length, size) in [(1, "1"), (15, "f"), (16, "10"), (4096, "1000"), (32768, "8000")] {
-            let mut out = Vec::new();
-            write_chunk(&vec![b'x'; length], &mut out);
-            assert!(out.starts_with(format!("{size}\r\nx").as_bytes()), "{length}");
-            assert_eq!(out.len(), size.len() + 2 + length + 2);
         }
     }
 }
