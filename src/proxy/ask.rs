@@ -187,15 +187,15 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Steps 6 and 7: sends what is left of the request and waits for more bytes from the worker.
-    pub(super) async fn next_bytes(
-        &mut self,
-        link: &mut Link,
-        upload: &mut Upload,
-        b: &mut Buffers,
-    ) -> Result<(), Lost> {
+    pub(super) fn next_bytes<'a>(
+        &'a mut self,
+        link: &'a mut Link,
+        upload: &'a mut Upload,
+        b: &'a mut Buffers,
+    ) -> impl Future<Output = Result<(), Lost>> {
         let first_byte = upload.patience.map_or(self.thread.timeouts.first_byte, u64::from);
         self.alarm.arm(first_byte);
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             if let Err(failure) = self.poll_upload(cx, link, upload, &mut b.down, &mut b.request) {
                 return Poll::Ready(Err(Lost::For(failure)));
             }
@@ -218,7 +218,6 @@ impl<S: Downstream> Connection<S> {
             let detail = format!("the worker sent nothing for {waited:?}");
             Poll::Ready(Err(Lost::For(Failure::Refused(Refusal::new(Cause::UpstreamTimeout, detail)))))
         })
-        .await
     }
 
     /// Moves the request on; once it is sent, sees whether the client leaves.

@@ -13,14 +13,16 @@ use ipnet::IpNet;
 use crate::proxy::front::Entrance;
 use crate::proxy::h1::field::{self, Claim, Field, Positions};
 use crate::proxy::h1::request::RequestHead;
+use crate::proxy::per_client::Counted;
 
 /// The other end of a connection: a client, or a proxy that speaks for many.
-#[derive(Debug)]
 pub(crate) struct Client {
     /// Its address, as the socket or the PROXY header says.
     pub(crate) ip: IpAddr,
     /// What it says of others is believed.
     trusted: bool,
+    /// Its place among the connections of its address, given back with the last of this one.
+    _counted: Option<Counted>,
     /// Where it came in.
     entrance: Rc<Entrance>,
     /// `X-Forwarded-For` and `X-Forwarded-Proto` with what this connection shows.
@@ -41,7 +43,12 @@ impl Client {
         let first = lines.len();
         let _ = write!(lines, "X-Forwarded-Proto: {scheme}\r\n");
         let trusted = is_trusted(ip, &entrance.trusted_proxies);
-        Self { ip, trusted, entrance: entrance.clone(), lines, first }
+        Self { ip, trusted, _counted: None, entrance: entrance.clone(), lines, first }
+    }
+
+    /// Likewise, and counted so.
+    pub(crate) fn counted(self, counted: Option<Counted>) -> Self {
+        Self { _counted: counted, ..self }
     }
 
     /// Weighs what a request claims.

@@ -228,16 +228,18 @@ impl<S: Downstream> Connection<S> {
     /// Step 9: the response to its end, and the request as far as the worker takes it meanwhile. Both may stand
     /// still for `silence_max` ticks. The worker is free as soon as its response was read. A response that is a
     /// stream ends when that is told to.
-    async fn relay(
-        &mut self,
-        from: &mut Borrowed,
-        (download, stream): (&mut Pump, Option<&Stream>),
-        upload: &mut Upload,
+    ///
+    /// No `async fn`, which would hold its arguments twice: an idle connection has the size of its largest future.
+    fn relay<'a>(
+        &'a mut self,
+        from: &'a mut Borrowed,
+        (download, stream): (&'a mut Pump, Option<&'a Stream>),
+        upload: &'a mut Upload,
         silence_max: u64,
-        b: &mut Buffers,
-    ) -> Result<(), Failure> {
+        b: &'a mut Buffers,
+    ) -> impl Future<Output = Result<(), Failure>> {
         self.alarm.arm(silence_max);
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             if let Some(stream) = stream
                 && !download.ends_early()
                 && stream.poll_end(cx).is_ready()
@@ -296,7 +298,6 @@ impl<S: Downstream> Connection<S> {
                 true => Poll::Ready(Err(cut("nothing moved for too long"))),
             }
         })
-        .await
     }
 }
 

@@ -175,42 +175,54 @@ impl<S: Downstream> Connection<S> {
         self.life.requests = self.life.requests.saturating_add(1);
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
-            Err(Unplanned::Gone) => return After::Close,
-            Err(Unplanned::Refused(refusal, _))
-                if refusal.cause == Cause::HttpVersion && h2::is_preface(b.down.filled()) =>
-            {
-                return After::Http2;
-            }
-            Err(Unplanned::Refused(refusal, request)) => {
-                return Box::pin(self.refuse(&refusal, request.as_ref(), None, b)).await;
-            }
+            Err(after) => return after,
         };
         b.down.consume(planned.request.length);
-        let version = &planned.version;
         // 4-9: to a worker and back.
         let (is_error, after) = match self.exchange(&planned, b).await {
             Ok((status, after)) => (status >= 500, after),
-            Err(Failure::Gone) => {
-                self.log_gone(version);
-                (false, After::Close)
-            }
-            Err(Failure::Cut(refusal, code)) => {
-                self.io.abort(code);
-                self.log(&refusal, version, &b.stamp);
-                (true, After::Close)
-            }
-            Err(Failure::Refused(refusal)) => {
-                self.log(&refusal, version, &b.stamp);
-                let name = Some(version.id.as_str());
-                let after = Box::pin(self.refuse(&refusal, Some(&planned.request), name, b)).await;
-                (refusal.cause.status() >= 500, after)
-            }
+            Err(failure) => Box::pin(self.fail(failure, &planned, b)).await,
         };
         // 10: counted.
         let now = Instant::now();
         let now_ms = self.thread.clock.wall_ms(now);
-        version.counters.record(self.thread.slot, is_error, now - started, now_ms);
+        planned.version.counters.record(self.thread.slot, is_error, now - started, now_ms);
         after
+    }
+
+    /// What becomes of the connection after a request that leads to no version.
+    async fn turn_away(&mut self, unplanned: Unplanned, b: &mut Buffers) -> After {
+        match unplanned {
+            Unplanned::Gone => After::Close,
+            Unplanned::Refused(refusal, _)
+                if refusal.cause == Cause::HttpVersion && h2::is_preface(b.down.filled()) =>
+            {
+                After::Http2
+            }
+            Unplanned::Refused(refusal, request) => self.refuse(&refusal, request.as_ref(), None, b).await,
+        }
+    }
+
+    /// Ends an exchange that went wrong. Also whether that was an error of the version.
+    async fn fail(&mut self, failure: Failure, planned: &Planned, b: &mut Buffers) -> (bool, After) {
+        let version = &planned.version;
+        match failure {
+            Failure::Gone => {
+                self.log_gone(version);
+                (false, After::Close)
+            }
+            Failure::Cut(refusal, code) => {
+                self.io.abort(code);
+                self.log(&refusal, version, &b.stamp);
+                (true, After::Close)
+            }
+            Failure::Refused(refusal) => {
+                self.log(&refusal, version, &b.stamp);
+                let name = Some(version.id.as_str());
+                let after = self.refuse(&refusal, Some(&planned.request), name, b).await;
+                (refusal.cause.status() >= 500, after)
+            }
+        }
     }
 
     /// Whether the connection ends with the answer to this request.
@@ -222,8 +234,16 @@ impl<S: Downstream> Connection<S> {
             || thread.clock.now() - life.began >= thread.timeouts.age
     }
 
-    /// Steps 1 to 3: reads until the head is whole, and finds its version.
-    async fn plan(&mut self, b: &mut Buffers) -> Result<Planned, Unplanned> {
+    /// Steps 1 to 3: a request that leads to a version; else what becomes of the connection after it.
+    async fn plan(&mut self, b: &mut Buffers) -> Result<Planned, After> {
+        match self.find(b).await {
+            Ok(planned) => Ok(planned),
+            Err(unplanned) => Err(Box::pin(self.turn_away(unplanned, b)).await),
+        }
+    }
+
+    /// Reads until the head is whole, and finds its version.
+    async fn find(&mut self, b: &mut Buffers) -> Result<Planned, Unplanned> {
         self.alarm.arm(self.thread.timeouts.head);
         loop {
             match self.look(b) {

@@ -131,12 +131,8 @@ pub(crate) fn enter(thread: &Rc<Thread>, entrance: &Rc<Entrance>, stream: TcpStr
     if entrance.proxy_protocol || entrance.tls.is_some() {
         tokio::task::spawn_local(begin(thread.clone(), entrance.clone(), alarm, stream, peer, counted));
     } else {
-        let client = Rc::new(Client::new(peer, entrance));
-        let serving = handler::serve(thread.clone(), alarm, stream, client);
-        tokio::task::spawn_local(async move {
-            serving.await;
-            drop(counted);
-        });
+        let client = Rc::new(Client::new(peer, entrance).counted(counted));
+        tokio::task::spawn_local(handler::serve(thread.clone(), alarm, stream, client));
     }
 }
 
@@ -167,13 +163,12 @@ async fn begin(
             Err(()) => return,
         }
     }
-    let client = Rc::new(Client::new(ip, &entrance));
+    let client = Rc::new(Client::new(ip, &entrance).counted(counted));
     let serving: Pin<Box<dyn Future<Output = ()>>> = match stream {
         Begun::Plain(stream) => Box::pin(handler::serve(thread, alarm, stream, client)),
         Begun::Tls(stream) => Box::pin(handler::serve(thread, alarm, stream, client)),
     };
     serving.await;
-    drop(counted);
 }
 
 /// The future's output, or none after the time that a request head has. A thread that drains waits no longer than
