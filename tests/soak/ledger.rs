@@ -116,10 +116,11 @@ impl Ledger {
         self.0.lock().unwrap().faults.push(Hit { pid, fault, from: now, until: now });
     }
 
-    /// This worker's last fault has lasted until now.
-    pub(crate) fn is_over(&self, pid: u32) {
+    /// This worker stood still until now; it may have been retired meanwhile.
+    pub(crate) fn goes_on(&self, pid: u32) {
         let mut entries = self.0.lock().unwrap();
-        let last = entries.faults.iter_mut().rev().find(|hit| hit.pid == pid);
+        let stopped = |hit: &&mut Hit| hit.pid == pid && hit.fault == Fault::Stopped;
+        let last = entries.faults.iter_mut().rev().find(stopped);
         last.unwrap().until = Instant::now();
     }
 

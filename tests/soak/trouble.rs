@@ -69,7 +69,7 @@ impl Trouble {
                 if kill_process(process, Signal::STOP).is_ok() {
                     tokio::time::sleep(Duration::from_millis(self.random.u64(50..STOPPED_MAX))).await;
                     let _ = kill_process(process, Signal::CONT);
-                    self.ledger.is_over(pid);
+                    self.ledger.goes_on(pid);
                 }
             }
         }
