@@ -104,28 +104,20 @@ where
     let life = Life::new(&thread);
     let mut connection = Connection { thread, io: Http1(io), alarm, client, life };
     let mut is_new = true;
-    let mut may_be_http2 = true;
     while let Some(mut buffers) = connection.first_bytes(is_new).await {
-        is_new = false;
-        let mut after = After::KeepAlive;
-        while after == After::KeepAlive && !buffers.down.is_empty() {
-            after = connection.request(&mut buffers).await;
-            may_be_http2 &= after == After::Http2;
-        }
-        if after == After::Http2 && may_be_http2 {
+        // Boxed, so that a connection without a request is small: it waits longer than it works, and by the thousand.
+        let after = Box::pin(connection.requests(&mut buffers)).await;
+        if after == After::Http2 && is_new {
             let first = Bytes::copy_from_slice(buffers.down.filled());
             connection.thread.give_back(buffers);
             let Connection { thread, io: Http1(io), alarm, client, life: _ } = connection;
-            // Boxed, as is all that is rare.
             return Box::pin(h2::serve(thread, alarm, io, client, first)).await;
-        }
-        if after == After::Linger {
-            connection.linger(&mut buffers).await;
         }
         connection.thread.give_back(buffers);
         if after != After::KeepAlive {
             return;
         }
+        is_new = false;
     }
 }
 
@@ -163,6 +155,23 @@ impl<S: Downstream> Connection<S> {
             } else {
                 self.alarm.arm(0);
                 tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// The requests whose first bytes are in `b.down`, one after the other, until it is empty or the connection ends.
+    async fn requests(&mut self, b: &mut Buffers) -> After {
+        let mut is_first = true;
+        loop {
+            match self.request(b).await {
+                After::KeepAlive if b.down.is_empty() => return After::KeepAlive,
+                After::KeepAlive => is_first = false,
+                After::Http2 if is_first => return After::Http2,
+                After::Linger => {
+                    self.linger(b).await;
+                    return After::Close;
+                }
+                After::Close | After::Http2 => return After::Close,
             }
         }
     }
@@ -331,6 +340,6 @@ mod tests {
         let alarm = Alarm::new(thread.clone());
         let client = Client::new([127, 0, 0, 1].into(), &Rc::default());
         let serving = serve(thread, alarm, io, Rc::new(client));
-        assert!(size_of_val(&serving) <= 1100, "{} bytes", size_of_val(&serving));
+        assert!(size_of_val(&serving) <= 300, "{} bytes", size_of_val(&serving));
     }
 }
