@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// before it. One that is a little smaller costs a read and a write more for a few bytes.
 pub(crate) const BUF_BYTES: usize = 72 * 1024;
 /// What a new buffer holds: heads and small bodies, which is all that most connections have.
-const SMALL_BYTES: usize = 8 * 1024;
+const SMALL_BYTES: usize = 4 * 1024;
 
 /// Bytes that were read and not yet used.
 #[derive(Debug)]
