@@ -1,6 +1,7 @@
 //! The keys of `limits:`, and those that bound the requests of one service.
 
 use super::KeyDefault::{Value, Words};
+use super::http2::HTTP2_KEY;
 use super::{Section, key};
 
 /// `limits:`.
@@ -138,6 +139,7 @@ pub(in crate::config) const LIMITS: Section = Section {
             "4s",
             "How long an idle connection to a worker is kept.",
         ),
+        HTTP2_KEY,
     ],
 };
 
