@@ -181,6 +181,35 @@ async fn a_workers_trailers_reach_the_client() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_large_is_refused_in_our_own_words() {
+    let settings = Settings { head_bytes: 8 * 1024, uri_bytes: 4 * 1024, headers: 50, ..Settings::default() };
+    let rig = Rig::start(settings, &[hello().await]).await;
+    let mut client = rig.connect_http2().await;
+    let too_large = (431, Some("head-too-large"));
+    // Under the limit; over it in bytes; over it in bytes of one header; over it in headers.
+    for (count, length, expected) in
+        [(40, 180, (200, None)), (40, 300, too_large), (1, 9 * 1024, too_large), (51, 1, too_large)]
+    {
+        let mut head = get("/");
+        for index in 0..count {
+            head = head.header(format!("x-{index}"), "v".repeat(length));
+        }
+        let answer = client.ask(head).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.header("x-switchman-error")),
+            expected,
+            "{count} of {length} bytes"
+        );
+    }
+    // Far over it nothing is unpacked any more: the answer is bare, and the connection goes on.
+    let answer = client.ask(get("/").header("x-a", "v".repeat(20 * 1024))).await.unwrap();
+    assert_eq!((answer.status, answer.header("x-switchman-error")), (431, None));
+    let answer = client.ask(get(&format!("/{}", "a".repeat(5 * 1024)))).await.unwrap();
+    assert_eq!((answer.status, answer.header("x-switchman-error")), (414, Some("uri-too-long")));
+    assert_eq!(client.ask(get("/")).await.unwrap().body, "hello");
+}
+
+#[tokio::test]
 async fn a_clients_trailers_reach_the_worker() {
     let (address, seen) = recorder(b"\r\n0\r\nx-sum: 7\r\n\r\n").await;
     let rig = Rig::start(Settings::default(), &[address]).await;
