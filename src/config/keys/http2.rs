@@ -59,7 +59,7 @@ pub(in crate::config) const HTTP2: Section = Section {
             "0 to 10000000",
             Value("256"),
             "16",
-            "Requests of the connection that were reset because they break the protocol.",
+            "Requests of the connection that were reset because they break the protocol, or were beyond `streams`.",
         ),
     ],
 };

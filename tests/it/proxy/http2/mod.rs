@@ -2,6 +2,7 @@
 //! frames written by hand.
 
 mod abuse;
+mod conformance;
 mod ends;
 mod frames;
 mod requests;

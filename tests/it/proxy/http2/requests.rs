@@ -9,6 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use switchman::config::Protocol;
 use switchman::proxy::Settings;
 use switchman::registry::Address;
 use tokio::process::Command;
@@ -178,6 +179,43 @@ async fn a_workers_trailers_reach_the_client() {
         (&trailers["x-sum"], &trailers["x-b"], trailers.len()),
         (&"7".parse().unwrap(), &"".parse().unwrap(), 2)
     );
+}
+
+/// A worker that speaks HTTP/2 and says the length of its body and trailers; `announces`: the trailers, too.
+async fn with_length_and_trailers(announces: bool) -> Address {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut answering))) = connection.accept().await {
+                let mut head = http::Response::builder().header("content-length", 5);
+                if announces {
+                    head = head.header("trailer", "x-sum");
+                }
+                let mut stream = answering.send_response(head.body(()).unwrap(), false).unwrap();
+                stream.send_data(Bytes::from_static(b"hello"), false).unwrap();
+                let sum = ("x-sum".parse().unwrap(), "7".parse().unwrap());
+                stream.send_trailers(HeaderMap::from_iter([sum])).unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn trailers_behind_a_body_with_a_length_pass_where_they_are_announced() {
+    let rig = Rig::start(Settings::default(), &[]).await;
+    for (announces, length, sum) in [(true, None, Some("7")), (false, Some("5"), None)] {
+        let worker = with_length_and_trailers(announces).await;
+        rig.set_workers_speaking(Protocol::H2c, &[worker]).await;
+        let answer = rig.connect_http2().await.ask(get("/")).await.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"hello"[..]));
+        // Of the two, the inner form can say one: who announces trailers gets them through.
+        assert_eq!(answer.header("content-length"), length);
+        let trailers = answer.trailers.unwrap_or_default();
+        assert_eq!(trailers.get("x-sum").map(|v| v.to_str().unwrap()), sum, "announced: {announces}");
+    }
 }
 
 #[tokio::test]
