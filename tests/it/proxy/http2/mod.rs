@@ -5,6 +5,7 @@ mod abuse;
 mod conformance;
 mod ends;
 mod frames;
+mod programs;
 mod requests;
 mod websockets;
 

@@ -23,13 +23,13 @@ use crate::support::eventually;
 const MIB: usize = 1024 * 1024;
 
 /// An application that sends a body back as it arrives.
-async fn echo() -> Address {
+pub(super) async fn echo() -> Address {
     application(Router::new().fallback(|request: Request| async move { Response::new(request.into_body()) }))
         .await
 }
 
 /// A worker that keeps what it got and answers with `ok` once that ends in `end`.
-async fn recorder(end: &'static [u8]) -> (Address, Arc<Mutex<String>>) {
+pub(super) async fn recorder(end: &'static [u8]) -> (Address, Arc<Mutex<String>>) {
     let seen: Arc<Mutex<String>> = Arc::default();
     let kept = seen.clone();
     let address = worker(move |stream| {

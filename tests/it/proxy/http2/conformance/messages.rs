@@ -57,6 +57,8 @@ async fn fields_of_a_request() {
     let cases = cases.into_iter().map(|(section, what, send, must)| case(section, what, &[send], must));
     let fine = [
         case("8.2.1", "a value of bytes beyond ASCII", &[get("", &[("x-a", "é")])], Must::Answer(1)),
+        // It should be refused. It is dropped, as HTTP/1 does: rules and worker see the same value.
+        case("8.2.1", "a blank before a value", &[get("", &[("x-a", " 1")])], Must::Answer(1)),
         case("8.2.1", "an empty value", &[get("", &[("x-a", "")])], Must::Answer(1)),
         case("8.2.2", "te: trailers", &[get("", &[("te", "trailers")])], Must::Answer(1)),
         case(
@@ -91,13 +93,6 @@ async fn bodies_trailers_and_connect() {
         case("8.1", "a body", &[sent(&[], &[b"a", b"", b"b"], None)], Must::Answer(1)),
         case("8.1", "trailers", &[sent(&[], &[b"a"], Some(&[("x-sum", "1")]))], Must::Answer(1)),
         case("8.1", "trailers behind no body", &[sent(&[], &[], Some(&[("x-sum", "1")]))], Must::Answer(1)),
-        case(
-            "8.1",
-            "trailers that do not end the request",
-            &[sent(&[], &[b"a"], Some(&[])), unended.clone()],
-            malformed(),
-        )
-        .but(STREAM_CLOSED, "the empty trailers before it have ended the stream"),
         case("8.1", "a second head that does not end the request", &[upload(1), unended], malformed()),
         case(
             "8.1",
