@@ -67,8 +67,8 @@ enum Pause {
     Drain,
     /// Time has passed.
     Tick,
-    /// Its end.
-    End,
+    /// Its end, and the error that was its cause.
+    End(Option<h2::Error>),
 }
 
 /// Serves one connection until it ends: `first` was read from it already. The alarm is attached to this task.
@@ -95,6 +95,7 @@ pub(crate) async fn serve<S>(
         match next(&mut connection, &thread, &alarm, closing).await {
             Ok((request, respond)) => {
                 if !resets.allows(running.resets.take(), thread.clock.now()) {
+                    warn(&thread, &client, "it takes too many requests back");
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     continue;
                 }
@@ -109,7 +110,12 @@ pub(crate) async fn serve<S>(
                     continue;
                 }
             }
-            Err(Pause::End) => return,
+            Err(Pause::End(error)) => {
+                if let Some(error) = error.filter(is_of_a_limit) {
+                    warn(&thread, &client, &error.to_string());
+                }
+                return;
+            }
             Err(Pause::Drain) => {}
             Err(Pause::Tick) if !closing && life.is_over(&thread) => {}
             Err(Pause::Tick) => {
@@ -129,6 +135,18 @@ pub(crate) async fn serve<S>(
         connection.graceful_shutdown();
         closing = true;
         alarm.arm(ticks(CLOSING));
+    }
+}
+
+/// Whether we have ended the connection because it went beyond a limit.
+fn is_of_a_limit(error: &h2::Error) -> bool {
+    !error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+}
+
+/// Says that a limit has ended a connection; at most one line a second.
+fn warn(thread: &Thread, client: &Client, why: &str) {
+    if thread.may_warn() {
+        tracing::warn!(client = %client.ip, "ended an HTTP/2 connection beyond `limits.http2`: {why}");
     }
 }
 
@@ -157,7 +175,7 @@ where
     poll_fn(|cx| {
         Poll::Ready(match connection.poll_accept(cx) {
             Poll::Ready(Some(Ok(accepted))) => Ok(accepted),
-            Poll::Ready(_) => Err(Pause::End),
+            Poll::Ready(end) => Err(Pause::End(end.and_then(Result::err))),
             Poll::Pending if thread.draining.get() && !closing => Err(Pause::Drain),
             Poll::Pending if alarm.expired() => Err(Pause::Tick),
             Poll::Pending => return Poll::Pending,
