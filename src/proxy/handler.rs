@@ -57,6 +57,22 @@ impl Life {
     pub(crate) fn new(thread: &Thread) -> Self {
         Self { began: thread.clock.now(), requests: 0 }
     }
+
+    /// Another request has begun.
+    pub(crate) fn count(&mut self) {
+        self.requests = self.requests.saturating_add(1);
+    }
+
+    /// For how many more ticks it may take new requests.
+    pub(crate) fn left(&self, thread: &Thread) -> u64 {
+        thread.timeouts.age.saturating_sub(thread.clock.now() - self.began)
+    }
+
+    /// It is too old, or has had all of its requests.
+    pub(crate) fn is_over(&self, thread: &Thread) -> bool {
+        let most = thread.settings.requests_per_connection;
+        most > 0 && self.requests >= most || self.left(thread) == 0
+    }
 }
 
 /// A request that leads to a version.
@@ -190,7 +206,7 @@ impl<S: Downstream> Connection<S> {
         // 1-3: to a version.
         let started = Instant::now();
         b.stamp.begin(self.client.ip, self.thread.clock.wall_ms(started));
-        self.life.requests = self.life.requests.saturating_add(1);
+        self.life.count();
         let planned = match self.plan(b).await {
             Ok(planned) => planned,
             Err(after) => return after,
@@ -245,11 +261,7 @@ impl<S: Downstream> Connection<S> {
 
     /// Whether the connection ends with the answer to this request.
     pub(super) fn is_last_request(&self) -> bool {
-        let (thread, life) = (&self.thread, &self.life);
-        let most = thread.settings.requests_per_connection;
-        thread.draining.get()
-            || (most > 0 && life.requests >= most)
-            || thread.clock.now() - life.began >= thread.timeouts.age
+        self.thread.draining.get() || self.life.is_over(&self.thread)
     }
 
     /// Steps 1 to 3: a request that leads to a version; else what becomes of the connection after it.
