@@ -1,0 +1,58 @@
+//! What the body of a stream consists of, so that it can be ended between two parts of it. Pure.
+
+use crate::proxy::grpc;
+use crate::proxy::streams::events::Events;
+use crate::proxy::streams::messages::Messages;
+
+/// How far a stream's body was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// Server-sent events.
+    Events(Events),
+    /// gRPC messages.
+    Messages(Messages),
+}
+
+impl Parts {
+    pub(crate) fn events() -> Self {
+        Self::Events(Events::new())
+    }
+
+    pub(crate) fn messages() -> Self {
+        Self::Messages(Messages::new())
+    }
+
+    /// Whether nothing of a part was sent that is not ended.
+    pub(crate) fn between(&self) -> bool {
+        match self {
+            Self::Events(events) => events.between(),
+            Self::Messages(messages) => messages.between(),
+        }
+    }
+
+    /// Notes that `bytes` pass.
+    pub(crate) fn pass(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Events(events) => events.pass(bytes),
+            Self::Messages(messages) => messages.pass(bytes),
+        }
+    }
+
+    /// How many of the next `bytes` can pass without going beyond the end of the part that passes. They may be
+    /// chunked: the lines of the chunks only make them more.
+    pub(crate) fn within(&self, bytes: &[u8]) -> usize {
+        match self {
+            // An event ends with a line.
+            Self::Events(_) => bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1),
+            Self::Messages(messages) => messages.ahead().min(bytes.len()),
+        }
+    }
+
+    /// The trailers that tell the client why its stream ends; where it has no word for that, none.
+    pub(crate) fn farewell(&self) -> &'static [u8] {
+        match self {
+            Self::Events(_) => b"",
+            Self::Messages(_) => grpc::STOPPED,
+        }
+    }
+}
