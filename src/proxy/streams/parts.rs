@@ -38,12 +38,11 @@ impl Parts {
         }
     }
 
-    /// How many of the next `bytes` can pass without going beyond the end of the part that passes. They may be
-    /// chunked: the lines of the chunks only make them more.
+    /// How many of the next `bytes` can pass without going beyond the end of a part.
     pub(crate) fn within(&self, bytes: &[u8]) -> usize {
         match self {
             // An event ends with a line.
-            Self::Events(_) => bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1),
+            Self::Events(_) => line(bytes),
             Self::Messages(messages) => messages.ahead().min(bytes.len()),
         }
     }
@@ -55,4 +54,9 @@ impl Parts {
             Self::Messages(_) => grpc::STOPPED,
         }
     }
+}
+
+/// The length of the first of the lines in `bytes`, with its end as far as that is there.
+pub(crate) fn line(bytes: &[u8]) -> usize {
+    bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1)
 }

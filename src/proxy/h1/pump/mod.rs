@@ -15,7 +15,7 @@ use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::body::{Body, Encode, TOO_LARGE, write_chunk};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::{self, BadChunk};
-use crate::proxy::streams::parts::Parts;
+use crate::proxy::streams::parts::{Parts, line};
 
 /// Why a pump stopped before the end.
 #[derive(Debug)]
@@ -108,21 +108,29 @@ impl Pump {
 
     /// Whether the body can be ended here so that the receiver takes it for whole.
     fn can_end(&self) -> bool {
-        let between_chunks = match &self.body {
-            Body::Chunked(chunked) => chunked.between(),
-            Body::UntilClose => true,
-            Body::Length(_) => false,
+        let is_open = match (&self.body, self.encode) {
+            (Body::Chunked(chunked), Encode::AsIs) => chunked.between(),
+            (Body::Chunked(chunked), _) => !chunked.has_ended(),
+            (Body::UntilClose, _) => true,
+            (Body::Length(_), _) => false,
         };
-        between_chunks && self.parts.is_some_and(|parts| parts.between())
+        is_open && self.parts.is_some_and(|parts| parts.between())
+    }
+
+    /// How many of `bytes` do not go beyond the next end of a part: where chunks are framed, no more than a line.
+    fn to_next_end(&self, bytes: &[u8]) -> usize {
+        match (&self.body, &self.parts) {
+            (Body::Chunked(chunked), Some(_)) if !chunked.within_chunk() => line(bytes),
+            (_, Some(parts)) => parts.within(bytes),
+            (_, None) => bytes.len(),
+        }
     }
 
     /// Takes from `bytes` what belongs to the body, if that is not more than is allowed: all of it or, to end
     /// early, no more than the end of a part.
     fn advance(&mut self, mut bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
-        if self.ends_early
-            && let Some(parts) = &self.parts
-        {
-            bytes = &bytes[..parts.within(bytes)];
+        if self.ends_early {
+            bytes = &bytes[..self.to_next_end(bytes)];
         }
         let (parts, trailers) = (&mut self.parts, &mut self.trailers);
         let plain = self.encode == Encode::Plain;

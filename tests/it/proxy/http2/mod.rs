@@ -5,6 +5,7 @@ mod abuse;
 mod ends;
 mod frames;
 mod requests;
+mod streams;
 mod websockets;
 
 use std::future::poll_fn;
