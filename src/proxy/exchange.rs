@@ -58,6 +58,8 @@ struct Answer {
     connection: headers::Connection,
     event_stream: bool,
     grpc: bool,
+    /// What its body consists of, if that is a stream.
+    parts: Option<Parts>,
     /// It is compressed on its way.
     coding: Option<Coding>,
 }
@@ -104,14 +106,11 @@ impl<S: Downstream> Connection<S> {
             return Ok((answer.status, After::Close));
         }
         // 9: the body.
-        let is_stream = (answer.event_stream || answer.grpc) && !answer.body.is_done();
+        // What has a length ends by itself: a request like any other.
+        let is_stream = (answer.event_stream || answer.grpc) && !matches!(answer.body, Body::Length(_));
         let stream = is_stream.then(|| Stream::begin(&self.thread, link.upstream().clone()));
         let mut download = Pump::new(answer.body, answer.encode);
-        download.follow(match request.grpc {
-            _ if answer.event_stream => Some(Parts::events()),
-            Some(_) if is_stream => Some(Parts::messages()),
-            _ => None,
-        });
+        download.follow(answer.parts);
         if let Some(coding) = answer.coding.filter(|_| !answer.body.is_done()) {
             download.compress(Some(Box::new(Compressor::new(coding, self.thread.compressing.clone()))));
         }
@@ -124,7 +123,7 @@ impl<S: Downstream> Connection<S> {
         let timeouts = &self.thread.timeouts;
         let silence_max = match request.grpc {
             Some(patience) => patience.into(),
-            None if is_stream => timeouts.tunnel,
+            None if is_stream || answer.event_stream => timeouts.tunnel,
             None => timeouts.body,
         };
         let mut from = Borrowed {
@@ -339,6 +338,7 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bo
         connection,
         event_stream: head.event_stream,
         grpc: head.grpc,
+        parts: Parts::of(head, request.grpc.is_some()),
         coding: None,
     }
 }

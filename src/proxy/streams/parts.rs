@@ -1,6 +1,8 @@
 //! What the body of a stream consists of, so that it can be ended between two parts of it. Pure.
 
 use crate::proxy::grpc;
+use crate::proxy::h1::body::Body;
+use crate::proxy::h1::response::ResponseHead;
 use crate::proxy::streams::events::Events;
 use crate::proxy::streams::messages::Messages;
 
@@ -11,15 +13,22 @@ pub(crate) enum Parts {
     Events(Events),
     /// gRPC messages.
     Messages(Messages),
+    /// What nothing is known of: where its sender pauses, it has most likely said something whole.
+    Unknown,
 }
 
 impl Parts {
-    pub(crate) fn events() -> Self {
-        Self::Events(Events::new())
-    }
-
-    pub(crate) fn messages() -> Self {
-        Self::Messages(Messages::new())
+    /// Those of the body behind `head`, which answers a gRPC call or not; none if it ends by itself, or cannot be
+    /// ended so that its client understands.
+    pub(crate) fn of(head: &ResponseHead<'_, '_>, is_call: bool) -> Option<Self> {
+        let is_coded = || head.headers.iter().any(|h| h.name.eq_ignore_ascii_case("content-encoding"));
+        match head.body {
+            Body::Length(_) => None,
+            _ if head.event_stream && is_coded() => Some(Self::Unknown),
+            _ if head.event_stream => Some(Self::Events(Events::new())),
+            _ if head.grpc && is_call => Some(Self::Messages(Messages::new())),
+            _ => None,
+        }
     }
 
     /// Whether nothing of a part was sent that is not ended.
@@ -27,6 +36,7 @@ impl Parts {
         match self {
             Self::Events(events) => events.between(),
             Self::Messages(messages) => messages.between(),
+            Self::Unknown => true,
         }
     }
 
@@ -35,6 +45,7 @@ impl Parts {
         match self {
             Self::Events(events) => events.pass(bytes),
             Self::Messages(messages) => messages.pass(bytes),
+            Self::Unknown => {}
         }
     }
 
@@ -44,13 +55,14 @@ impl Parts {
             // An event ends with a line.
             Self::Events(_) => line(bytes),
             Self::Messages(messages) => messages.ahead().min(bytes.len()),
+            Self::Unknown => bytes.len(),
         }
     }
 
     /// The trailers that tell the client why its stream ends; where it has no word for that, none.
     pub(crate) fn farewell(&self) -> &'static [u8] {
         match self {
-            Self::Events(_) => b"",
+            Self::Events(_) | Self::Unknown => b"",
             Self::Messages(_) => grpc::STOPPED,
         }
     }

@@ -154,3 +154,24 @@ async fn calls_stay_on_their_worker_and_end_unavailable_when_their_own_version_s
     assert!(last - first > 0.6, "they are spread: {seconds:?}");
     switchman.wait_state("4f2a91c", "stopped").await;
 }
+
+#[tokio::test]
+async fn when_switchman_itself_ends_calls_end_unavailable_and_the_channel_comes_back() {
+    let mut switchman = start("", "routes: []\n", &["4f2a91c"]).await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+    let config = switchman.folder.path().join("switchman.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("drain: 2s\n{text}")).unwrap();
+    switchman.restart().await;
+    switchman.wait_state("4f2a91c", "ready").await;
+    let held = Held::start(&switchman).await;
+    let (_, said) = tokio::join!(switchman.restart(), held.all_end());
+    let (last, ends) = said.split_last().expect("they say how they ended");
+    assert_eq!(last, "new call: 4f2a91c", "{said:?}");
+    assert_eq!(ends.len(), 3 * MANY, "{said:?}");
+    let codes = |kind: &str| ends.iter().filter(|end| end.starts_with(kind)).count();
+    assert_eq!(codes("chat UNAVAILABLE ") + codes("server UNAVAILABLE "), 2 * MANY, "{said:?}");
+    // They had their own ends before the deadline, at which calls without an answer are cut.
+    let told = ends.iter().filter(|end| end.contains("call again")).count();
+    assert_eq!((told, codes("client UNAVAILABLE ")), (2 * MANY, MANY), "{said:?}");
+}

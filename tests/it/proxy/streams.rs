@@ -140,6 +140,52 @@ async fn events_without_chunks_end_after_a_whole_one_too() {
 }
 
 #[tokio::test]
+async fn events_that_are_compressed_end_where_their_worker_pauses() {
+    let (address, mut connections) = written(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+    .await;
+    let rig = Rig::start(Settings::default(), &[]).await;
+    let upstreams = rig.set_workers(&[address]).await;
+    let mut client = rig.connect().await;
+    client.send(SSE).await;
+    let worker = connections.recv().await.unwrap();
+    client.head().await.unwrap();
+    // Whatever it means, it was written at once.
+    worker.send(chunk("\x1f\u{b}\n\n\x08")).unwrap();
+    assert_eq!(client.chunk().await.unwrap(), b"\x1f\x0b\n\n\x08");
+    let begun = stop(&rig, &upstreams[0], Duration::ZERO).await;
+    assert_eq!(client.chunk().await, None);
+    assert!(client.buffer.is_empty(), "the last chunk was there");
+    assert!(begun.elapsed() < Duration::from_millis(900), "nothing was waited for: {:?}", begun.elapsed());
+    until_idle(&upstreams[0]).await;
+    client.send(GET).await;
+    assert_eq!(client.response().await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn events_with_a_length_are_a_request_and_not_ended() {
+    let (address, mut connections) =
+        written("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 18\r\n\r\n").await;
+    let rig = Rig::start(Settings::default(), &[]).await;
+    let upstreams = rig.set_workers(&[address]).await;
+    let mut client = rig.connect().await;
+    client.send(SSE).await;
+    let worker = connections.recv().await.unwrap();
+    worker.send(b"data: 1\n\n".to_vec()).unwrap();
+    client.head().await.unwrap();
+    while client.buffer.len() < 9 && client.more().await {}
+    let begun = stop(&rig, &upstreams[0], Duration::ZERO).await;
+    assert_eq!((upstreams[0].in_flight.now(), upstreams[0].streams.now()), (1, 0));
+    // Longer than a stream has for a whole event.
+    eventually("time passes", async || (begun.elapsed() > Duration::from_millis(1300)).then_some(())).await;
+    worker.send(b"data: 2\n\n".to_vec()).unwrap();
+    while client.buffer.len() < 18 && client.more().await {}
+    assert_eq!(client.buffer, b"data: 1\n\ndata: 2\n\n");
+    until_idle(&upstreams[0]).await;
+}
+
+#[tokio::test]
 async fn an_event_that_does_not_end_is_not_waited_for_for_long() {
     let (address, mut connections) = written(EVENTS).await;
     let rig = Rig::start(Settings::default(), &[]).await;
