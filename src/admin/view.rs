@@ -56,7 +56,7 @@ pub(crate) fn version(
         routes: service.routes_of(&version.id).to_vec(),
         path: version.path.display().to_string(),
         since: seconds(version.since),
-        reason: version.reason.clone(),
+        reason: version.reason.clone().or_else(|| waits_for(version)),
         traffic: types::Traffic {
             requests: traffic.requests,
             in_flight: workers.iter().map(|w| w.in_flight).sum(),
@@ -68,6 +68,32 @@ pub(crate) fn version(
         },
         workers,
     }
+}
+
+/// What a version that drains waits for, and until when at the longest.
+fn waits_for(version: &registry::Version) -> Option<String> {
+    if version.state != VersionState::Draining {
+        return None;
+    }
+    let upstreams = || version.workers.iter().filter_map(|worker| worker.upstream.as_ref());
+    // Streams first: one that ends between the two looks is taken for a request.
+    let streams: u64 = upstreams().map(|upstream| upstream.streams.now()).sum();
+    let in_flight: u64 = upstreams().map(|upstream| upstream.in_flight.now()).sum();
+    let requests = match in_flight.saturating_sub(streams) {
+        0 => None,
+        1 => Some("1 request".to_owned()),
+        many => Some(format!("{many} requests")),
+    };
+    let until =
+        version.since.saturating_add(jiff::SignedDuration::try_from(version.delivery.streams).ok()?).ok()?;
+    let until = until.strftime("%H:%M:%SZ");
+    let streams = match streams {
+        0 => None,
+        1 => Some(format!("1 stream, which ends by {until}")),
+        many => Some(format!("{many} streams, which end by {until}")),
+    };
+    let what: Vec<String> = requests.into_iter().chain(streams).collect();
+    (!what.is_empty()).then(|| format!("waits for {}", what.join(" and ")))
 }
 
 fn worker(worker: &registry::Worker) -> types::Worker {

@@ -27,12 +27,13 @@ use crate::proxy::handler::{After, Connection, Planned};
 use crate::proxy::headers::{self, Added};
 use crate::proxy::route::Request;
 use crate::proxy::streams::Stream;
+use crate::proxy::streams::parts::Parts;
 use crate::proxy::thread::Buffers;
 use crate::proxy::upgrade::{self, Content};
 use crate::proxy::upstream::{Link, h2c};
 
-/// A stream of events that is to end waits so long for a whole event.
-const EVENT_END: Duration = Duration::from_secs(1);
+/// A stream of events or messages that is to end waits so long for the end of one.
+const PART_END: Duration = Duration::from_secs(1);
 /// Interim responses (1xx) of one answer; a worker that sends more has lost its way, and would never end.
 const INTERIM_MAX: u32 = 100;
 
@@ -57,6 +58,8 @@ struct Answer {
     connection: headers::Connection,
     event_stream: bool,
     grpc: bool,
+    /// What its body consists of, if that is a stream.
+    parts: Option<Parts>,
     /// It is compressed on its way.
     coding: Option<Coding>,
 }
@@ -103,12 +106,11 @@ impl<S: Downstream> Connection<S> {
             return Ok((answer.status, After::Close));
         }
         // 9: the body.
-        let is_stream = (answer.event_stream || answer.grpc) && !answer.body.is_done();
+        // What has a length ends by itself: a request like any other.
+        let is_stream = (answer.event_stream || answer.grpc) && !matches!(answer.body, Body::Length(_));
         let stream = is_stream.then(|| Stream::begin(&self.thread, link.upstream().clone()));
         let mut download = Pump::new(answer.body, answer.encode);
-        if answer.event_stream {
-            download.follow_events();
-        }
+        download.follow(answer.parts);
         if let Some(coding) = answer.coding.filter(|_| !answer.body.is_done()) {
             download.compress(Some(Box::new(Compressor::new(coding, self.thread.compressing.clone()))));
         }
@@ -121,7 +123,7 @@ impl<S: Downstream> Connection<S> {
         let timeouts = &self.thread.timeouts;
         let silence_max = match request.grpc {
             Some(patience) => patience.into(),
-            None if is_stream => timeouts.tunnel,
+            None if is_stream || answer.event_stream => timeouts.tunnel,
             None => timeouts.body,
         };
         let mut from = Borrowed {
@@ -245,7 +247,7 @@ impl<S: Downstream> Connection<S> {
                 && stream.poll_end(cx).is_ready()
             {
                 download.end_early();
-                self.alarm.arm(ticks(EVENT_END));
+                self.alarm.arm(ticks(PART_END));
             }
             let (up, out) = (&mut b.up, &mut b.response);
             let polled = match &mut from.link {
@@ -290,9 +292,13 @@ impl<S: Downstream> Connection<S> {
             match self.alarm.expired() {
                 false => Poll::Pending,
                 true if upload.half_closed => Poll::Ready(Err(Failure::Gone)),
-                // Nobody's fault: the client comes again, as it does after a whole event.
+                // Nobody's fault: the client comes again, as it does after a whole event. That of a gRPC call is
+                // told so, as no code of a reset could.
                 true if download.ends_early() => {
-                    self.io.abort(None);
+                    match download.farewell() {
+                        b"" => self.io.abort(None),
+                        trailers => drop(self.io.poll_finish(cx, trailers)),
+                    }
                     Poll::Ready(Err(Failure::Gone))
                 }
                 true => Poll::Ready(Err(cut("nothing moved for too long"))),
@@ -332,6 +338,7 @@ fn answer(request: &Request, head: &ResponseHead<'_, '_>, ends: bool, frames: bo
         connection,
         event_stream: head.event_stream,
         grpc: head.grpc,
+        parts: Parts::of(head, request.grpc.is_some()),
         coding: None,
     }
 }

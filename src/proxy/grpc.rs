@@ -14,6 +14,10 @@ use crate::proxy::error::{Answer, Cause, Refusal};
 /// Bytes that stand for themselves in `grpc-message` are the others (space to `~` without `%`).
 const MESSAGE: AsciiSet = CONTROLS.add(b'%');
 
+/// The trailers of a call that ends because its worker stops: UNAVAILABLE, after which clients call again.
+pub(crate) const STOPPED: &[u8] =
+    b"grpc-status: 14\r\ngrpc-message: switchman: the worker of this call stops; hint: call again\r\n";
+
 /// Whether a content type is gRPC's: `application/grpc`, alone or with `+proto` and the like. gRPC-Web is not
 /// meant: it is ordinary HTTP.
 pub(crate) fn is_content_type(value: &[u8]) -> bool {

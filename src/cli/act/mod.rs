@@ -12,6 +12,7 @@ use crate::admin::types::{Scale, Version};
 use crate::cli::connect::Reach;
 use crate::cli::failure::Failure;
 use crate::cli::output;
+use crate::version::VersionState;
 
 mod progress;
 
@@ -19,6 +20,9 @@ use progress::{Goal, Progress, progress, ready};
 
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// What a version that drains waits for changes with each stream that ends; so often it is told.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
 /// What all of these take.
 #[derive(Debug, clap::Args)]
 struct Common {
@@ -27,9 +31,10 @@ struct Common {
     /// Come back as soon as switchman accepts
     #[arg(long)]
     no_wait: bool,
-    /// The longest wait until it is done, as in 30s or 5m
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-    timeout: Duration,
+    /// The longest wait until it is done, as in 30s or 5m [default: start and scale 60s; stop, drain and restart
+    /// as long as the configuration lets requests and streams go on]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
     #[command(flatten)]
     reach: Reach,
 }
@@ -110,15 +115,15 @@ async fn act(common: Common, verb: &str, force: bool, goal: Goal) -> Result<(), 
     }
     let mut now: Version = client.json(call).await?;
     if !common.no_wait {
-        let waited = tokio::time::timeout(common.timeout, wait(&client, goal, &before, &mut now)).await;
-        waited.unwrap_or_else(|_| {
-            Err(Failure::failed(format!(
-                "{version} is not done after {:?}: it is {}",
-                common.timeout,
-                stage(&now)
-            ))
-            .hint("the work goes on: look with switchman versions, or wait longer with --timeout"))
-        })?;
+        let waiting = wait(&client, goal, &before, &mut now);
+        match common.timeout.or(goal.within()) {
+            None => waiting.await?,
+            Some(within) => tokio::time::timeout(within, waiting).await.unwrap_or_else(|_| {
+                let stage = stage(&now) + &waits_for(&now);
+                Err(Failure::failed(format!("{version} is not done after {within:?}: it is {stage}"))
+                    .hint("the work goes on: look with switchman versions, or wait longer with --timeout"))
+            })?,
+        }
     }
     if !common.reach.json {
         return Ok(());
@@ -129,13 +134,14 @@ async fn act(common: Common, verb: &str, force: bool, goal: Goal) -> Result<(), 
 /// Looks until the goal is reached, telling each step.
 async fn wait(client: &Client, goal: Goal, before: &Version, now: &mut Version) -> Result<(), Failure> {
     let accepted = Instant::now();
-    let mut told = String::new();
+    let (mut told, mut told_at) = ((String::new(), String::new()), accepted);
     let mut ticks = tokio::time::interval(LOOK_INTERVAL);
     loop {
         let stage = stage(now);
-        if stage != told {
-            output::note(&format!("{}: {stage}", now.version));
-            told = stage;
+        let waits_for = waits_for(now);
+        if stage != told.0 || waits_for != told.1 && told_at.elapsed() >= TELL_EVERY {
+            output::note(&format!("{}: {stage}{waits_for}", now.version));
+            (told, told_at) = ((stage, waits_for), Instant::now());
         }
         match progress(goal, before, now, accepted.elapsed()) {
             Progress::Done => return Ok(()),
@@ -166,6 +172,14 @@ fn stage(version: &Version) -> String {
     match version.workers.len() {
         0 => version.state.to_string(),
         all => format!("{}, {} of {all} workers ready", version.state, ready(version)),
+    }
+}
+
+/// What it waits for while it drains, as the end of a sentence about it.
+fn waits_for(version: &Version) -> String {
+    match &version.reason {
+        Some(reason) if version.state == VersionState::Draining => format!("; {reason}"),
+        _ => String::new(),
     }
 }
 

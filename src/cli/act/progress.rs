@@ -8,6 +8,9 @@ use crate::version::{VersionState, WorkerState};
 /// How long a state from before the command may still be shown after it was accepted.
 const STALE_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long workers may take to become ready, unless somebody says otherwise.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
 /// What is to become of the version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goal {
@@ -15,6 +18,17 @@ pub(super) enum Goal {
     Stopped,
     Restarted,
     Scaled(u32),
+}
+
+impl Goal {
+    /// How long it may take unless somebody says otherwise; none: as long as switchman allows, which ends what
+    /// drains when its time is over.
+    pub(super) fn within(self) -> Option<Duration> {
+        match self {
+            Self::Started | Self::Scaled(_) => Some(START_WITHIN),
+            Self::Stopped | Self::Restarted => None,
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

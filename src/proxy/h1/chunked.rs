@@ -48,6 +48,16 @@ impl Chunked {
         self.phase == Phase::Size
     }
 
+    /// Whether what comes next is the body's own.
+    pub(crate) fn within_chunk(&self) -> bool {
+        matches!(self.phase, Phase::Data(_))
+    }
+
+    /// Whether the last chunk has come.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Trailers | Phase::Done)
+    }
+
     /// Reads as much of `bytes` as is whole; returns how many bytes that was. `data` sees what the body
     /// consists of, without its framing, `trailer` each line of its trailers, without its CRLF.
     pub(crate) fn advance(

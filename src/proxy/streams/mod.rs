@@ -8,11 +8,13 @@
 //! ```text
 //! supervisor: Upstream::stops --registry changes--> look: each stream of it gets its end
 //! run_thread: drain ------------------------------> every stream gets its end
-//!             the end has come --> Stream::poll_end is ready --> upgrade (Close frames), exchange (a whole event)
+//!             the end has come --> Stream::poll_end is ready --> upgrade (Close frames), exchange (after a whole part)
 //! ```
 
 pub(crate) mod events;
 pub(crate) mod frames;
+pub(crate) mod messages;
+pub(crate) mod parts;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -3,6 +3,8 @@
 use std::process::Output;
 
 use serde_json::{Value, json};
+use switchman::config::Delivery;
+use switchman::metrics::ThreadSlot;
 use switchman::version::VersionState;
 use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
@@ -67,6 +69,59 @@ async fn the_command_line_runs_versions_that_really_run() {
     let (status, stdout, _) = told(&world.cli(&["logs", "4f2a91c"]).await);
     assert_eq!(status, 0);
     assert!(stdout.lines().any(|l| l.ends_with("out serving")), "{stdout}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_stop_says_what_it_waits_for_and_waits_as_long_as_that_may_take() {
+    let (world, _registry) = World::start(&["app"], Writer::Supervisor).await;
+    world.arrive("app", "4f2a91c").await;
+    world.ready("app", "4f2a91c").await;
+    let routing = world.live.load();
+    let version = &routing.service("app").unwrap().registry.versions["4f2a91c"];
+    let upstream = version.ready[0].clone();
+    // Two streams and a request, as the data plane counts them.
+    for _ in 0..3 {
+        upstream.in_flight.begin(ThreadSlot(0));
+    }
+    for _ in 0..2 {
+        upstream.streams.begin(ThreadSlot(0));
+    }
+    let begun = jiff::Timestamp::now();
+    let (status, _, stderr) = told(&world.cli(&["stop", "4f2a91c", "--timeout", "500ms"]).await);
+    assert_eq!(status, 1, "{stderr}");
+    let waits = regex::Regex::new(
+        r"(?m)^error: 4f2a91c is not done after 500ms: it is draining, 0 of 1 workers ready; waits for 1 request and 2 streams, which end by (\d\d:\d\d:\d\d)Z$",
+    );
+    let until: jiff::civil::Time = waits.unwrap().captures(&stderr).expect(&stderr)[1].parse().unwrap();
+    let expected = (begun + Delivery::default().streams).to_zoned(jiff::tz::TimeZone::UTC);
+    let off = until.until(expected.time()).unwrap().total(jiff::Unit::Second).unwrap();
+    assert!(off.abs() < 5.0, "{until} and not {expected}");
+    assert!(stderr.contains("hint: the work goes on"), "{stderr}");
+    let (_, table, _) = told(&world.cli(&["versions"]).await);
+    assert!(table.contains("4f2a91c draining: waits for 1 request and 2 streams, which end by "), "{table}");
+
+    // Typed again without a time, it waits for them; and comes back when they have ended.
+    let mut again = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchman"))
+        .args(["stop", "4f2a91c", "--admin", world.socket.to_str().unwrap()])
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = tokio::io::BufReader::new(again.stderr.take().unwrap()).lines();
+    let first = said.next_line().await.unwrap().unwrap();
+    let waits = "4f2a91c: draining, 0 of 1 workers ready; waits for 1 request and 2 streams, which end by ";
+    assert!(first.starts_with(waits), "{first}");
+    for _ in 0..2 {
+        upstream.streams.end(ThreadSlot(0));
+    }
+    for _ in 0..3 {
+        upstream.in_flight.end(ThreadSlot(0));
+    }
+    let status = tokio::time::timeout(patience(), again.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(0));
+    let stopped = world.ask("GET /services/app/versions/4f2a91c", "").await.json();
+    assert_eq!(stopped["reason"], Value::Null);
     world.end().await;
 }
 

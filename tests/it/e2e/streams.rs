@@ -1,11 +1,13 @@
 //! Streams on real processes: what does not end them, and how they end when their own version stops.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -163,6 +165,64 @@ async fn streams_stay_on_their_worker_until_their_own_version_stops() {
     assert!(gone < last + Duration::from_secs(2), "gone after {gone:?}, the last stream after {last:?}");
     switchman.wait_version("4f2a91c", "nothing is in flight", |v| v["traffic"]["in_flight"] == 0).await;
     assert_eq!(get(&switchman.url("/")).await.unwrap().version(), "b001bee");
+}
+
+/// Events as curl prints them until they end, over HTTP/1.1 or HTTP/2.
+struct Curl {
+    process: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Curl {
+    /// Has printed the version of the first event.
+    async fn start(switchman: &Switchman, protocol: &str, version: &str) -> Self {
+        let mut process = Command::new("curl")
+            .args(["--silent", "--show-error", "--no-buffer", protocol, &switchman.url("/sse")])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("curl is missing: scripts/install-deps test");
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut first = String::new();
+        while !first.ends_with("\n\n") && output.read_line(&mut first).await.unwrap() > 0 {}
+        assert!(first.starts_with(&format!("id: 0\ndata: version={version} ")), "{first}");
+        Self { process, output }
+    }
+
+    /// What it prints from the second event to the end, which must be a good one.
+    async fn end(mut self) -> String {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).await.unwrap();
+        let status = self.process.wait().await.unwrap();
+        assert!(status.success(), "curl ended with {status}");
+        rest
+    }
+}
+
+#[tokio::test]
+async fn curl_sees_whole_events_to_a_clean_end_and_comes_back_to_the_new_version() {
+    let setup = Setup { service: "    drain: {streams: 2s}\n", ..Setup::default() };
+    let switchman = Switchman::start(setup).await;
+    switchman.deploy_ready("4f2a91c").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+    let protocols = ["--http1.1", "--http2-prior-knowledge"];
+    let open = protocols.map(|protocol| Curl::start(&switchman, protocol, "4f2a91c"));
+    let open = futures_util::future::join_all(open).await;
+    switchman.deploy_ready("b001bee").await;
+    switchman.done(&["promote", "b001bee"]).await;
+    let ended = futures_util::future::join_all(open.into_iter().map(Curl::end));
+    let (_, ended) = tokio::join!(switchman.done(&["stop", "4f2a91c"]), ended);
+    for (protocol, rest) in protocols.into_iter().zip(ended) {
+        assert!(rest.ends_with("\n\n"), "{protocol}: a part of an event: {rest:?}");
+        let ids: Vec<usize> =
+            rest.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+        assert!(
+            ids.len() > 2 && ids.iter().copied().eq(1..=ids.len()),
+            "{protocol}: one after the other: {ids:?}"
+        );
+        assert_eq!(rest.matches("data: version=4f2a91c ").count(), ids.len(), "{protocol}: {rest}");
+        Curl::start(&switchman, protocol, "b001bee").await;
+    }
 }
 
 #[tokio::test]

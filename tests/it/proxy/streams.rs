@@ -15,7 +15,9 @@ use crate::support::{eventually, patience};
 const SSE: &str = "GET /sse HTTP/1.1\r\nHost: app\r\n\r\n";
 
 /// A worker whose body is what the test sends it; none ends it. Each connection is one response.
-async fn written(head: &'static str) -> (Address, mpsc::UnboundedReceiver<mpsc::UnboundedSender<Vec<u8>>>) {
+pub(super) async fn written(
+    head: &'static str,
+) -> (Address, mpsc::UnboundedReceiver<mpsc::UnboundedSender<Vec<u8>>>) {
     let (connected, connections) = mpsc::unbounded_channel();
     let address = worker(move |stream| {
         let connected = connected.clone();
@@ -38,22 +40,23 @@ async fn written(head: &'static str) -> (Address, mpsc::UnboundedReceiver<mpsc::
     (address, connections)
 }
 
-const EVENTS: &str =
+pub(super) const EVENTS: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-fn chunk(text: &str) -> Vec<u8> {
-    format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+pub(super) fn chunk(part: impl AsRef<[u8]>) -> Vec<u8> {
+    let part = part.as_ref();
+    [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat()
 }
 
 /// Takes the worker out of the version, as the supervisor does when it is to stop.
-async fn stop(rig: &Rig, upstream: &Arc<Upstream>, streams: Duration) -> Instant {
+pub(super) async fn stop(rig: &Rig, upstream: &Arc<Upstream>, streams: Duration) -> Instant {
     let now = Instant::now();
     upstream.stops.set(Window::new(now, streams)).unwrap();
     rig.set_workers(&[hello().await]).await;
     now
 }
 
-async fn until_idle(upstream: &Upstream) {
+pub(super) async fn until_idle(upstream: &Upstream) {
     eventually("nothing is in flight", || async {
         (upstream.in_flight.now() == 0 && upstream.streams.now() == 0).then_some(())
     })
@@ -137,6 +140,52 @@ async fn events_without_chunks_end_after_a_whole_one_too() {
 }
 
 #[tokio::test]
+async fn events_that_are_compressed_end_where_their_worker_pauses() {
+    let (address, mut connections) = written(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+    .await;
+    let rig = Rig::start(Settings::default(), &[]).await;
+    let upstreams = rig.set_workers(&[address]).await;
+    let mut client = rig.connect().await;
+    client.send(SSE).await;
+    let worker = connections.recv().await.unwrap();
+    client.head().await.unwrap();
+    // Whatever it means, it was written at once.
+    worker.send(chunk("\x1f\u{b}\n\n\x08")).unwrap();
+    assert_eq!(client.chunk().await.unwrap(), b"\x1f\x0b\n\n\x08");
+    let begun = stop(&rig, &upstreams[0], Duration::ZERO).await;
+    assert_eq!(client.chunk().await, None);
+    assert!(client.buffer.is_empty(), "the last chunk was there");
+    assert!(begun.elapsed() < Duration::from_millis(900), "nothing was waited for: {:?}", begun.elapsed());
+    until_idle(&upstreams[0]).await;
+    client.send(GET).await;
+    assert_eq!(client.response().await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn events_with_a_length_are_a_request_and_not_ended() {
+    let (address, mut connections) =
+        written("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 18\r\n\r\n").await;
+    let rig = Rig::start(Settings::default(), &[]).await;
+    let upstreams = rig.set_workers(&[address]).await;
+    let mut client = rig.connect().await;
+    client.send(SSE).await;
+    let worker = connections.recv().await.unwrap();
+    worker.send(b"data: 1\n\n".to_vec()).unwrap();
+    client.head().await.unwrap();
+    while client.buffer.len() < 9 && client.more().await {}
+    let begun = stop(&rig, &upstreams[0], Duration::ZERO).await;
+    assert_eq!((upstreams[0].in_flight.now(), upstreams[0].streams.now()), (1, 0));
+    // Longer than a stream has for a whole event.
+    eventually("time passes", async || (begun.elapsed() > Duration::from_millis(1300)).then_some(())).await;
+    worker.send(b"data: 2\n\n".to_vec()).unwrap();
+    while client.buffer.len() < 18 && client.more().await {}
+    assert_eq!(client.buffer, b"data: 1\n\ndata: 2\n\n");
+    until_idle(&upstreams[0]).await;
+}
+
+#[tokio::test]
 async fn an_event_that_does_not_end_is_not_waited_for_for_long() {
     let (address, mut connections) = written(EVENTS).await;
     let rig = Rig::start(Settings::default(), &[]).await;
@@ -155,18 +204,18 @@ async fn an_event_that_does_not_end_is_not_waited_for_for_long() {
 }
 
 /// A frame without a mask, as a worker sends it.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126);
     [&[first, payload.len() as u8], payload].concat()
 }
 
 /// A frame with the mask 0, as a client sends it.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }
 
 /// The payload of a Close frame with a mask.
-fn unmasked_close(bytes: &[u8]) -> u16 {
+pub(super) fn unmasked_close(bytes: &[u8]) -> u16 {
     let [0x88, 0x82, a, b, _, _, x, y] = *bytes else { panic!("no masked Close frame: {bytes:?}") };
     u16::from_be_bytes([x ^ a, y ^ b])
 }
@@ -303,20 +352,25 @@ async fn at_shutdown_streams_end_well_before_the_deadline_and_none_is_cut() {
 }
 
 #[tokio::test]
-async fn grpc_counts_as_a_stream() {
+async fn a_grpc_call_ends_after_a_whole_message_with_a_status() {
     let head =
         "HTTP/1.1 200 OK\r\nContent-Type: application/grpc+proto\r\nTransfer-Encoding: chunked\r\n\r\n";
     let (address, mut connections) = written(head).await;
     let rig = Rig::start(Settings::default(), &[]).await;
     let upstreams = rig.set_workers(&[address]).await;
     let mut client = rig.connect().await;
-    client.send(SSE).await;
+    client.send(SSE.replace("Host", "Content-Type: application/grpc\r\nHost")).await;
     let worker = connections.recv().await.unwrap();
     client.head().await.unwrap();
     assert_eq!(upstreams[0].streams.now(), 1);
-    worker.send(chunk("message")).unwrap();
-    assert_eq!(client.chunk().await.unwrap(), b"message");
+    worker.send(chunk("\0\0\0\0\x07message\0\0")).unwrap();
+    assert_eq!(client.chunk().await.unwrap(), b"\0\0\0\0\x07message\0\0");
     stop(&rig, &upstreams[0], Duration::ZERO).await;
-    assert!(client.is_closed().await);
+    // The rest of a message; the one after it is left out.
+    worker.send([chunk("\0\0\x02ab"), chunk("\0\0\0\0\x01c")].concat()).unwrap();
+    assert_eq!(client.chunk().await.unwrap(), b"\0\0\x02ab");
+    while find(&client.buffer, b"\r\n\r\n").is_none() && client.more().await {}
+    let end = String::from_utf8(std::mem::take(&mut client.buffer)).unwrap();
+    assert!(end.starts_with("0\r\ngrpc-status: 14\r\ngrpc-message: ") && end.ends_with("\r\n\r\n"), "{end}");
     until_idle(&upstreams[0]).await;
 }

@@ -15,7 +15,7 @@ use crate::proxy::ends::{BodyReceiver, BodySender};
 use crate::proxy::h1::body::{Body, Encode, TOO_LARGE, write_chunk};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::{self, BadChunk};
-use crate::proxy::streams::events::Events;
+use crate::proxy::streams::parts::{Parts, line};
 
 /// Why a pump stopped before the end.
 #[derive(Debug)]
@@ -47,9 +47,9 @@ pub(crate) struct Pump {
     room: u64,
     /// The trailers, where the bytes that leave do not hold them: lines of HTTP/1.1 text.
     trailers: Vec<u8>,
-    /// Of server-sent events: where one ends.
-    events: Option<Events>,
-    /// The body is to end before its sender ends it, after a whole event.
+    /// Of a stream: where a part of it ends.
+    parts: Option<Parts>,
+    /// The body is to end before its sender ends it, after a whole part.
     ends_early: bool,
     /// Makes the body smaller on its way; gone when it has ended the body.
     compressor: Option<Box<Compressor>>,
@@ -69,7 +69,7 @@ impl Pump {
             moved: false,
             room: u64::MAX,
             trailers: Vec::new(),
-            events: None,
+            parts: None,
             ends_early: false,
             compressor: None,
             failed: None,
@@ -86,12 +86,12 @@ impl Pump {
         Self { room, ..self }
     }
 
-    /// The body consists of server-sent events, and can be ended after each of them.
-    pub(crate) fn follow_events(&mut self) {
-        self.events = Some(Events::new());
+    /// The body consists of `parts`, and can be ended after each of them.
+    pub(crate) fn follow(&mut self, parts: Option<Parts>) {
+        self.parts = parts;
     }
 
-    /// Ends the body as soon as that can be: after a whole event.
+    /// Ends the body as soon as that can be: after a whole part.
     pub(crate) fn end_early(&mut self) {
         self.ends_early = true;
     }
@@ -101,31 +101,44 @@ impl Pump {
         self.ends_early
     }
 
+    /// The trailers of a body that is ended early.
+    pub(crate) fn farewell(&self) -> &'static [u8] {
+        self.parts.map_or(b"", |parts| parts.farewell())
+    }
+
     /// Whether the body can be ended here so that the receiver takes it for whole.
     fn can_end(&self) -> bool {
-        let between_chunks = match &self.body {
-            Body::Chunked(chunked) => chunked.between(),
-            Body::UntilClose => true,
-            Body::Length(_) => false,
+        let is_open = match (&self.body, self.encode) {
+            (Body::Chunked(chunked), Encode::AsIs) => chunked.between(),
+            (Body::Chunked(chunked), _) => !chunked.has_ended(),
+            (Body::UntilClose, _) => true,
+            (Body::Length(_), _) => false,
         };
-        between_chunks && self.events.is_some_and(|events| events.between())
+        is_open && self.parts.is_some_and(|parts| parts.between())
+    }
+
+    /// How many of `bytes` do not go beyond the next end of a part: where chunks are framed, no more than a line.
+    fn to_next_end(&self, bytes: &[u8]) -> usize {
+        match (&self.body, &self.parts) {
+            (Body::Chunked(chunked), Some(_)) if !chunked.within_chunk() => line(bytes),
+            (_, Some(parts)) => parts.within(bytes),
+            (_, None) => bytes.len(),
+        }
     }
 
     /// Takes from `bytes` what belongs to the body, if that is not more than is allowed: all of it or, to end
-    /// early, one line.
+    /// early, no more than the end of a part.
     fn advance(&mut self, mut bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
-        if self.ends_early
-            && let Some(at) = bytes.iter().position(|b| *b == b'\n')
-        {
-            bytes = &bytes[..=at];
+        if self.ends_early {
+            bytes = &bytes[..self.to_next_end(bytes)];
         }
-        let (events, trailers) = (&mut self.events, &mut self.trailers);
+        let (parts, trailers) = (&mut self.parts, &mut self.trailers);
         let plain = self.encode == Encode::Plain;
         let mut length = 0;
         let data = |part: &[u8]| {
             length += part.len() as u64;
-            if let Some(events) = events {
-                events.pass(part);
+            if let Some(parts) = parts {
+                parts.pass(part);
             }
             data(part);
         };
@@ -296,6 +309,7 @@ impl Pump {
             if self.cleared > 0 {
                 return Poll::Pending;
             }
+            self.trailers.extend_from_slice(self.farewell());
             self.end(out);
             return Poll::Ready(Ok(()));
         }

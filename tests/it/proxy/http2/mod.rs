@@ -7,6 +7,7 @@ mod ends;
 mod frames;
 mod programs;
 mod requests;
+mod streams;
 mod websockets;
 
 use std::future::poll_fn;

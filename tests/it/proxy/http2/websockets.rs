@@ -36,7 +36,7 @@ async fn echo(reply: fn(&str) -> String) -> Address {
     .await
 }
 
-fn switched(key: &str) -> String {
+pub(super) fn switched(key: &str) -> String {
     let accept = derive_accept_key(key.as_bytes());
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -44,7 +44,7 @@ fn switched(key: &str) -> String {
     )
 }
 
-fn connect(protocol: &'static str) -> request::Builder {
+pub(super) fn connect(protocol: &'static str) -> request::Builder {
     get("/ws?a=b")
         .method(Method::CONNECT)
         .extension(Protocol::from_static(protocol))
@@ -52,7 +52,7 @@ fn connect(protocol: &'static str) -> request::Builder {
         .header("sec-websocket-key", "bm90IHRoZSB3b3JrZXIncyE=")
 }
 
-async fn client(rig: &Rig) -> Http2 {
+pub(super) async fn client(rig: &Rig) -> Http2 {
     let client = rig.connect_http2().await;
     eventually("the settings say that CONNECT is extended", || async {
         client.send.is_extended_connect_protocol_enabled().then_some(())
@@ -61,7 +61,7 @@ async fn client(rig: &Rig) -> Http2 {
     client
 }
 
-async fn receive(from: &mut RecvStream, length: usize) -> Vec<u8> {
+pub(super) async fn receive(from: &mut RecvStream, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < length {
         let part = from.data().await.expect("more bytes").unwrap();
@@ -71,7 +71,7 @@ async fn receive(from: &mut RecvStream, length: usize) -> Vec<u8> {
     bytes
 }
 
-async fn send(to: &mut SendStream<Bytes>, bytes: &[u8]) {
+pub(super) async fn send(to: &mut SendStream<Bytes>, bytes: &[u8]) {
     write(to, Bytes::copy_from_slice(bytes), false).await.unwrap();
 }
 
