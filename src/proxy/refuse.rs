@@ -92,14 +92,15 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Counts and says that the client left before it had its answer: for nobody but the operator.
-    pub(super) fn log_gone(&self, version: &Version) {
+    pub(super) fn log_gone(&self, version: &Version, stamp: &Stamp) {
         version.counters.record_gone(self.thread.slot);
         tracing::debug!(
             cause = Cause::ClientGone.as_str(),
             status = Cause::ClientGone.status(),
-            client = %self.client.ip,
             service = %version.service,
             version = %version.id,
+            client = %stamp.client,
+            id = stamp.id(),
             "the client left"
         );
     }
