@@ -242,7 +242,7 @@ impl<S: Downstream> Connection<S> {
         let version = &planned.version;
         match failure {
             Failure::Gone => {
-                self.log_gone(version);
+                self.log_gone(version, &b.stamp);
                 (false, After::Close)
             }
             Failure::Cut(refusal, code) => {
