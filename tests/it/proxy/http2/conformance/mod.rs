@@ -44,6 +44,7 @@ const FRAME_SIZE: u32 = 6;
 const REFUSED: u32 = 7;
 const CANCEL: u32 = 8;
 const COMPRESSION: u32 = 9;
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// What must come of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
