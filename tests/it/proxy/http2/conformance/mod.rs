@@ -19,16 +19,14 @@ use axum::Router;
 use switchman::proxy::Settings;
 
 use super::frames::{
-    DATA, END_HEADERS, END_STREAM, Frame, GET, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS, block,
-    frame, status,
+    DATA, END_HEADERS, END_STREAM, Frame, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, Raw, SETTINGS,
+    WINDOW_UPDATE, block, frame, status,
 };
 use crate::proxy::Rig;
 use crate::proxy::rig::application;
 use crate::support::patience;
 
-const PRIORITY: u8 = 2;
 const PUSH_PROMISE: u8 = 5;
-const WINDOW_UPDATE: u8 = 8;
 /// No kind that any document knows.
 const UNKNOWN: u8 = 0x2a;
 const ACK: u8 = 1;
