@@ -3,8 +3,9 @@
 //!
 //! A case is what is sent after the two sides have shaken hands, and what must come. As in h2spec a connection
 //! error may be a GOAWAY with one of the codes or a bare end, and a stream error may be answered as a connection
-//! error. Where the `h2` crate says another code than it must, the case says so and why ([`Case::but`]); none of
-//! them lets anything through that should have been refused.
+//! error. Where the `h2` crate says another code than it must, the case says so and why ([`Case::but`]). Three
+//! things it takes that it should refuse, without harm here: SETTINGS that do not come first, pseudo-headers among
+//! trailers, which it drops, and blanks around a value, which our parser drops.
 
 mod connection;
 mod flow;
