@@ -54,7 +54,7 @@ pub(in crate::config) const LIMITS: Section = Section {
             "size, 1KiB to 16MiB",
             Value("64KiB"),
             "32KiB",
-            "The largest head of a request (431) or an answer (502). Over HTTP/2 one of more than twice this size is \
+            "The largest head of a request (431) or an answer (502). Over HTTP/2 one of more than about twice this size is \
              answered without a page and without `x-switchman-error`: it is not unpacked any more.",
         ),
         key(

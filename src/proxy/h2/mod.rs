@@ -10,7 +10,8 @@
 //! may need one to a worker. What the crate caps: concurrent streams, the header list and its CONTINUATION
 //! frames, small DATA frames, streams reset before they were accepted, streams reset for errors; answers to PING
 //! and SETTINGS are written before more is read. What is capped here: resets of accepted streams ([`resets`]),
-//! and connections on which nothing happens.
+//! connections on which nothing happens, their age and their requests. The values are `limits.http2` and
+//! `limits`.
 //!
 //! [`Downstream`]: crate::proxy::downstream::Downstream
 

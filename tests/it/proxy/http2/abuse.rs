@@ -5,8 +5,8 @@ use switchman::proxy::Settings;
 use tokio::io::AsyncWriteExt as _;
 
 use super::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS,
-    block, frame,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, Raw,
+    SETTINGS, WINDOW_UPDATE, block, frame,
 };
 use super::get;
 use crate::proxy::Rig;
@@ -55,6 +55,37 @@ async fn rapid_resets_end_the_connection() {
     // A reset that outruns the last word may hide it.
     assert!(matches!(last_word(&mut raw).await, Some(ENHANCE_YOUR_CALM) | None));
     assert!(rig.counters.requests() < 1000, "{}", rig.counters.requests());
+    is_well(&rig).await;
+}
+
+/// CVE-2025-8671: the client makes us reset its requests, by errors that are only their own.
+#[tokio::test]
+async fn resets_that_a_client_makes_us_send_end_the_connection() {
+    let rig = Rig::start(Settings::default(), &[hello().await]).await;
+    let head = block(&[&GET[..], &[("content-length", "1")]].concat());
+    for (what, provoke) in [
+        ("a window that grows too much", WINDOW_UPDATE),
+        ("a request that depends on itself", PRIORITY),
+        ("a body longer than it says", DATA),
+    ] {
+        let provoke = |stream: u32| match provoke {
+            WINDOW_UPDATE => frame(WINDOW_UPDATE, 0, stream, &(u32::MAX >> 1).to_be_bytes()),
+            PRIORITY => frame(PRIORITY, 0, stream, &[&stream.to_be_bytes()[..], &[1]].concat()),
+            _ => frame(DATA, 0, stream, b"longer"),
+        };
+        let before = rig.counters.requests();
+        let mut raw = Raw::connect(rig.address).await;
+        let mut burst = Vec::new();
+        for stream in (1..20_000).step_by(2) {
+            burst.extend(frame(HEADERS, END_HEADERS, stream, &head));
+            burst.extend(provoke(stream));
+        }
+        raw.client.send(&burst).await;
+        let word = last_word(&mut raw).await;
+        assert!(matches!(word, Some(ENHANCE_YOUR_CALM) | None), "{what}: {word:?}");
+        let asked = rig.counters.requests() - before;
+        assert!(asked < 1000, "{what}: {asked}");
+    }
     is_well(&rig).await;
 }
 

@@ -5,6 +5,7 @@ use switchman::config::Http2;
 
 use super::*;
 use crate::support::eventually;
+use crate::support::switchman::{Setup, Switchman};
 
 /// The lengths of the DATA frames of stream 1 up to the answer to a PING that is sent now.
 async fn data(raw: &mut Raw) -> Vec<usize> {
@@ -134,6 +135,25 @@ async fn malformed_requests_are_capped() {
         assert_eq!(see(&mut raw, stream, true, false).await, Seen::Reset(PROTOCOL));
     }
     raw.send(HEADERS, WHOLE, 11, &malformed).await;
-    assert_eq!(see(&mut raw, 11, true, false).await, Seen::Goaway(11), "ENHANCE_YOUR_CALM");
+    assert_eq!(see(&mut raw, 11, true, false).await, Seen::Goaway(ENHANCE_YOUR_CALM));
     assert_eq!(asked.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn caps_are_what_the_configuration_says_and_the_log_tells_of_them() {
+    let top = "limits: {http2: {streams: 7, stream_window: 4KiB, error_resets: 2}}\n";
+    let switchman = Switchman::start(Setup { top, ..Setup::default() }).await;
+    let mut raw = Raw::connect(switchman.address).await;
+    let said = said(&mut raw).await;
+    assert!(said.contains(&(3, 7)) && said.contains(&(4, 4096)), "{said:?}");
+    for (stream, seen) in
+        [(1, Seen::Reset(PROTOCOL)), (3, Seen::Reset(PROTOCOL)), (5, Seen::Goaway(ENHANCE_YOUR_CALM))]
+    {
+        raw.send(HEADERS, WHOLE, stream, &block(&[(":method", "GET")])).await;
+        assert_eq!(see(&mut raw, stream, true, false).await, seen);
+    }
+    eventually("the log says so", || async {
+        switchman.log().contains("ended an HTTP/2 connection beyond `limits.http2`").then_some(())
+    })
+    .await;
 }

@@ -3,8 +3,9 @@
 //!
 //! A case is what is sent after the two sides have shaken hands, and what must come. As in h2spec a connection
 //! error may be a GOAWAY with one of the codes or a bare end, and a stream error may be answered as a connection
-//! error. Where the `h2` crate says another code than it must, the case says so and why ([`Case::but`]); none of
-//! them lets anything through that should have been refused.
+//! error. Where the `h2` crate says another code than it must, the case says so and why ([`Case::but`]). Three
+//! things it takes that it should refuse, without harm here: SETTINGS that do not come first, pseudo-headers among
+//! trailers, which it drops, and blanks around a value, which our parser drops.
 
 mod connection;
 mod flow;
@@ -19,16 +20,14 @@ use axum::Router;
 use switchman::proxy::Settings;
 
 use super::frames::{
-    DATA, END_HEADERS, END_STREAM, Frame, GET, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS, block,
-    frame, status,
+    DATA, END_HEADERS, END_STREAM, Frame, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, Raw, SETTINGS,
+    WINDOW_UPDATE, block, frame, status,
 };
 use crate::proxy::Rig;
 use crate::proxy::rig::application;
 use crate::support::patience;
 
-const PRIORITY: u8 = 2;
 const PUSH_PROMISE: u8 = 5;
-const WINDOW_UPDATE: u8 = 8;
 /// No kind that any document knows.
 const UNKNOWN: u8 = 0x2a;
 const ACK: u8 = 1;
@@ -44,6 +43,7 @@ const FRAME_SIZE: u32 = 6;
 const REFUSED: u32 = 7;
 const CANCEL: u32 = 8;
 const COMPRESSION: u32 = 9;
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// What must come of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
