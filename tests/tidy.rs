@@ -285,6 +285,29 @@ fn modules_use_what_is_below_them() {
 }
 
 #[test]
+fn the_code_map_names_every_module_and_nothing_that_is_gone() {
+    let map = fs::read_to_string(top().join("docs/architecture.md")).unwrap();
+    let named =
+        |module: &str| [format!("`{module}`"), format!("`{module}::")].iter().any(|n| map.contains(n));
+    let mut broken = Vec::new();
+    for folder in ["src", "src/proxy"] {
+        for entry in fs::read_dir(top().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let is_module = path.is_dir() || path.extension().is_some_and(|e| e == "rs");
+            let module = path.file_stem().unwrap().to_str().unwrap();
+            if is_module && !["main", "lib", "mod"].contains(&module) && !named(module) {
+                broken.push(format!("docs/architecture.md does not name `{module}` of {folder}"));
+            }
+        }
+    }
+    let paths = Regex::new("`((?:src|tests|docs)/[a-z0-9_/.]+)`").unwrap();
+    for found in paths.captures_iter(&map).filter(|found| !top().join(&found[1]).exists()) {
+        broken.push(format!("docs/architecture.md names {}, which is gone", &found[1]));
+    }
+    hold(broken);
+}
+
+#[test]
 fn what_few_may_use_is_used_by_them_only() {
     let mut broken = Vec::new();
     for (pattern, modules, instead) in ONLY {

@@ -178,7 +178,7 @@ async fn measure_idle(proxies: &[Proxy], section: &mut Section) -> Result<()> {
     for proxy in proxies.iter().filter(|proxy| proxy.name != proxies::UNIX) {
         let idle =
             idle::measure(proxy).await.map_err(|e| format!("{}, idle connections: {e}", proxy.name))?;
-        eprintln!("idle connections, {}: {} KiB", proxy.name, idle.after.pss / 1024);
+        eprintln!("idle connections, {}: {} KiB", proxy.name, idle.after.own / 1024);
         section.idle.push((proxy.name, idle));
     }
     Ok(())

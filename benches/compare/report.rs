@@ -129,24 +129,25 @@ impl Section {
         let connections = idle::CONNECTIONS;
         writeln!(
             f,
-            "| {connections} idle connections | RSS before, MiB | PSS before | RSS with them | PSS with them | x {BASE} | a \
-             connection, KiB | x {BASE} |"
+            "| {connections} idle connections | before, MiB: RSS | without files | with them, MiB: RSS | x {BASE} | \
+             without files | x {BASE} | a connection, KiB | x {BASE} |"
         )?;
-        writeln!(f, "|---|--:|--:|--:|--:|--:|--:|--:|")?;
-        let each = |idle: &Idle| idle.after.pss.saturating_sub(idle.before.pss) as f64 / connections as f64;
+        writeln!(f, "|---|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+        let each = |idle: &Idle| idle.after.own.saturating_sub(idle.before.own) as f64 / connections as f64;
         let base = self.idle.iter().find(|(proxy, _)| *proxy == BASE).map(|(_, idle)| idle);
         for (proxy, idle) in &self.idle {
             let base = base.unwrap_or(idle);
             let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
-            let [before, after] = [idle.before, idle.after].map(|Memory { rss, pss }| (mib(rss), mib(pss)));
+            let [before, after] = [idle.before, idle.after].map(|Memory { rss, own }| (mib(rss), mib(own)));
             writeln!(
                 f,
-                "| {proxy} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} | {:.2} |",
+                "| {proxy} | {:.1} | {:.1} | {:.1} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} |",
                 before.0,
                 before.1,
                 after.0,
+                after.0 / mib(base.after.rss),
                 after.1,
-                after.1 / mib(base.after.pss),
+                after.1 / mib(base.after.own),
                 each(idle) / 1024.0,
                 each(idle) / each(base)
             )?;

@@ -85,8 +85,9 @@ impl Set {
     /// The exact host before a wildcard, which stands for one label; else the first.
     fn choose(&self, host: Option<&str>) -> Option<&Arc<Pair>> {
         let host = host.unwrap_or_default().to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(&host);
         let wildcard = || self.wildcard.get(host.split_once('.')?.1);
-        self.exact.get(&host).or_else(wildcard).or(self.first.as_ref())
+        self.exact.get(host).or_else(wildcard).or(self.first.as_ref())
     }
 }
 
@@ -114,6 +115,7 @@ mod tests {
             (Some("named.example"), 0),
             (Some("x.example.com"), 1),
             (Some("B.Example.com"), 1),
+            (Some("a.example.com."), 2),
             (Some("a.example.com"), 2),
             (Some("example.com"), 0),
             (Some("a.b.example.com"), 0),

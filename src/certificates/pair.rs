@@ -6,12 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{Error, InconsistentKeys, client};
-use webpki::EndEntityCert;
+use webpki::{EndEntityCert, KeyUsage};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Spec, provider};
@@ -128,11 +129,33 @@ fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, webpki::Error>
     Ok(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
+/// Whether a certificate is not valid at this time, in words.
+fn out_of_date(certificate: &CertificateDer<'_>) -> Option<String> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    let text = |time: UnixTime| {
+        let time = i64::try_from(time.as_secs()).ok().and_then(|s| Timestamp::from_second(s).ok());
+        time.unwrap_or_default()
+    };
+    // Nobody is trusted here, so this always fails; what it looks at first is the time.
+    let usage = KeyUsage::server_auth();
+    match certificate.verify_for_usage(&[], &[], &[], UnixTime::now(), usage, None, None).err()? {
+        webpki::Error::CertExpired { not_after, .. } => Some(format!("it has expired ({})", text(not_after))),
+        webpki::Error::CertNotValidYet { not_before, .. } => {
+            Some(format!("it is not valid yet ({})", text(not_before)))
+        }
+        _ => None,
+    }
+}
+
 fn warnings(spec: &Spec, certificate: &CertificateDer<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     let key = spec.key.display();
     if std::fs::metadata(&spec.key).is_ok_and(|key| key.permissions().mode() & 0o004 != 0) {
         warnings.push(format!("everybody on this machine can read the key {key}; hint: chmod 600 {key}"));
+    }
+    if let Some(reason) = out_of_date(certificate) {
+        let at = spec.certificate.display();
+        warnings.push(format!("clients will refuse the certificate {at}: {reason}; hint: renew it"));
     }
     let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return warnings };
     for host in &spec.hosts {
@@ -196,6 +219,27 @@ pub(crate) mod tests {
         assert_eq!(pair.warnings.len(), 3, "{:?}", pair.warnings);
         assert!(pair.warnings[0].contains("hint: chmod 600"), "{:?}", pair.warnings);
         assert!(pair.warnings[1].ends_with("is not for `c.example`"), "{:?}", pair.warnings);
+    }
+
+    #[test]
+    fn a_certificate_that_is_out_of_date_is_warned_of_and_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = write(folder.path(), "a", &["a.example"]);
+        let date = rcgen::date_time_ymd;
+        for (from, to, expected) in [
+            (date(2001, 1, 1), date(2002, 3, 4), Some("it has expired (2002-03-04T00:00:00Z)")),
+            (date(4000, 1, 1), date(4001, 1, 1), Some("it is not valid yet (4000-01-01T00:00:00Z)")),
+            (date(2001, 1, 1), date(4000, 1, 1), None),
+        ] {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut made = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            (made.not_before, made.not_after) = (from, to);
+            std::fs::write(&spec.certificate, made.self_signed(&key).unwrap().pem()).unwrap();
+            std::fs::write(&spec.key, key.serialize_pem()).unwrap();
+            let warnings = Pair::load(&spec).unwrap().warnings;
+            assert_eq!(warnings.len(), usize::from(expected.is_some()), "{warnings:?}");
+            assert!(warnings.iter().all(|warning| warning.contains(expected.unwrap())), "{warnings:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use rustix::process::Resource;
 
 use super::delivery::{Delivery, Queue};
-use super::http2::Http2;
+use super::http2::{Http2, http2};
 use super::keys::limits::{LIMITS, QUEUE};
 use super::keys::names;
 use super::read::duration;
@@ -24,7 +24,7 @@ const HEAD_MAX: u64 = 16 << 20;
 /// The smallest head: less would refuse browsers.
 const HEAD_MIN: u64 = 1 << 10;
 /// The most of anything that is counted here.
-const COUNT_MAX: u64 = 10_000_000;
+pub(super) const COUNT_MAX: u64 = 10_000_000;
 /// Shorter timeouts would hit what is only a little slow; the data plane's clock ticks four times a second.
 const TIMEOUT_MIN: Duration = Duration::from_millis(250);
 
@@ -148,7 +148,7 @@ pub(super) fn limits(reader: Reader<'_>) -> Option<Limits> {
         wait_timeout: timeout("wait_timeout", default.wait_timeout),
         idle_per_worker: count("upstream_idle", 0, COUNT_MAX, default.idle_per_worker),
         upstream_idle_timeout: timeout("upstream_idle_timeout", default.upstream_idle_timeout),
-        http2: default.http2,
+        http2: fields.get("http2").and_then(http2).unwrap_or(default.http2),
     };
     if let Some(uri) = fields.get("uri").filter(|_| limits.uri_bytes > limits.head_bytes) {
         uri.error("`uri` is larger than `head`, which it is part of", "make `head` larger, or `uri` smaller");

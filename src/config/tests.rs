@@ -309,3 +309,23 @@ fn what_is_done_to_bodies() {
         assert!(config.is_none() && problems.to_string().contains(part), "{lines}: {problems}");
     }
 }
+
+/// Every block of YAML in the pages for people is a configuration, or the part of one that is talked about: no key of
+/// it is unknown, no value wrong. What it leaves out, and files of another machine, are its own affair.
+#[test]
+fn what_the_documentation_writes_is_understood() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (page, least) in [("README.md", 1), ("docs/operations.md", 6)] {
+        let text = std::fs::read_to_string(folder.join(page)).unwrap();
+        let blocks: Vec<&str> = text.split("```").filter_map(|block| block.strip_prefix("yaml\n")).collect();
+        assert!(blocks.len() >= least, "{page}: {} blocks", blocks.len());
+        for block in blocks {
+            let mut problems = read(block).1;
+            problems.0.retain(|problem| {
+                let elsewhere = ["is missing", "No such file", "is not a folder"];
+                !elsewhere.iter().any(|part| problem.message.contains(part))
+            });
+            assert!(problems.is_empty(), "{page}:\n{block}\n{problems}");
+        }
+    }
+}

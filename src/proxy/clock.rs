@@ -33,6 +33,8 @@ pub(crate) struct Clock {
 
 #[derive(Debug)]
 struct Entry {
+    /// Where it lies.
+    key: usize,
     /// The tick at which it expires.
     due: Cell<u64>,
     /// Its task; none until that was polled for the first time.
@@ -127,16 +129,18 @@ pub(crate) trait HasClock {
 /// The one deadline of one connection; its task is woken when it passes.
 pub(crate) struct Alarm<T: HasClock> {
     owner: Rc<T>,
-    key: usize,
     entry: Rc<Entry>,
 }
 
 impl<T: HasClock> Alarm<T> {
     /// An alarm that is not armed. From here on its connection counts as open.
     pub(crate) fn new(owner: Rc<T>) -> Self {
-        let entry = Rc::new(Entry { due: Cell::new(NEVER), waker: OnceCell::new() });
-        let key = owner.clock().alarms.borrow_mut().insert(entry.clone());
-        Self { owner, key, entry }
+        let mut alarms = owner.clock().alarms.borrow_mut();
+        let place = alarms.vacant_entry();
+        let entry = Rc::new(Entry { key: place.key(), due: Cell::new(NEVER), waker: OnceCell::new() });
+        place.insert(entry.clone());
+        drop(alarms);
+        Self { owner, entry }
     }
 
     /// Makes the calling task the one that is woken; the alarm must be used in this task only.
@@ -173,7 +177,7 @@ impl<T: HasClock> Alarm<T> {
 impl<T: HasClock> Drop for Alarm<T> {
     fn drop(&mut self) {
         let clock = self.owner.clock();
-        clock.alarms.borrow_mut().try_remove(self.key);
+        clock.alarms.borrow_mut().try_remove(self.entry.key);
         clock.ended.notify_waiters();
     }
 }

@@ -203,6 +203,18 @@ mod tests {
     }
 
     #[test]
+    fn every_cause_can_be_looked_up() {
+        let page = include_str!("../../docs/operations.md");
+        for cause in Cause::ALL {
+            assert!(
+                page.contains(&format!("`{}`", cause.as_str())),
+                "{} in docs/operations.md",
+                cause.as_str()
+            );
+        }
+    }
+
+    #[test]
     fn an_answer_of_ours_says_so_and_says_why() {
         let manner = Manner { head_only: false, close: true, http11: true };
         let mut out = Vec::new();

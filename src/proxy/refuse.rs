@@ -71,7 +71,7 @@ impl<S: Downstream> Connection<S> {
 
     /// Gives the answer the form that the request wishes whose head is `request`, on a page of its service.
     fn dress(&self, answer: &mut Answer, refusal: &Refusal, request: &[u8]) {
-        let host = target::without_port(lines::values(request, "host").next().unwrap_or_default());
+        let host = target::host(lines::values(request, "host").next().unwrap_or_default());
         let service = self.thread.with_routing(|r| Some(r.service_for_host(host)?.name.clone()));
         self.thread.pages.dress(answer, refusal, service.as_ref(), request);
     }
@@ -92,14 +92,15 @@ impl<S: Downstream> Connection<S> {
     }
 
     /// Counts and says that the client left before it had its answer: for nobody but the operator.
-    pub(super) fn log_gone(&self, version: &Version) {
+    pub(super) fn log_gone(&self, version: &Version, stamp: &Stamp) {
         version.counters.record_gone(self.thread.slot);
         tracing::debug!(
             cause = Cause::ClientGone.as_str(),
             status = Cause::ClientGone.status(),
-            client = %self.client.ip,
             service = %version.service,
             version = %version.id,
+            client = %stamp.client,
+            id = stamp.id(),
             "the client left"
         );
     }

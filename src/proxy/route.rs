@@ -178,7 +178,7 @@ impl RequestView for View<'_, '_, '_> {
     }
 
     fn host(&self) -> &str {
-        target::without_port(self.head.authority)
+        target::host(self.head.authority)
     }
 
     fn client_ip(&self) -> Option<IpAddr> {

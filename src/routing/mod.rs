@@ -40,6 +40,8 @@ impl Routing {
         if self.hosts.is_empty() {
             return self.any_host.and_then(|i| self.services.get(i));
         }
+        // `hosts:` names an IPv6 address without the brackets that it has in a URL.
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let index = match self.hosts.get(host) {
             Some(index) => Some(*index),
             None if host.bytes().any(|b| b.is_ascii_uppercase()) => {

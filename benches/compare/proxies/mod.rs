@@ -44,8 +44,9 @@ pub(crate) struct Proxy {
 pub(crate) struct Memory {
     /// Resident; pages that processes share count in each.
     pub(crate) rss: u64,
-    /// Resident; shared pages are divided among those that share them.
-    pub(crate) pss: u64,
+    /// Without pages of files, which the kernel drops when it needs room; shared pages are divided among those that
+    /// share them.
+    pub(crate) own: u64,
 }
 
 /// Starts all of them; nginx first, since the others are compared with it.
@@ -122,13 +123,13 @@ impl Proxy {
 
     /// What all its processes hold now, from `/proc/PID/smaps_rollup`.
     pub(crate) fn memory(&self) -> Result<Memory> {
-        let mut memory = Memory { rss: 0, pss: 0 };
+        let mut memory = Memory { rss: 0, own: 0 };
         for process in self.processes()? {
             let rollup = process.smaps_rollup()?.memory_map_rollup;
             for map in &rollup {
                 let of = |name: &str| map.extension.map.get(name).copied().unwrap_or(0);
                 memory.rss += of("Rss");
-                memory.pss += of("Pss");
+                memory.own += of("Pss_Anon") + of("Pss_Shmem");
             }
         }
         Ok(memory)

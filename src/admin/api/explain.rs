@@ -50,12 +50,14 @@ fn request(asked: types::Explain) -> PlainRequest {
     request
 }
 
-/// `app.example.com:7000` without the port; an IPv6 address keeps its brackets and colons.
+/// `app.example.com:7000` without the port, and without a root's dot before it; an IPv6 address keeps its brackets
+/// and colons.
 fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
+    let host = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !ends_inside_brackets(name) => name,
         _ => host,
-    }
+    };
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 fn ends_inside_brackets(name: &str) -> bool {
@@ -137,6 +139,7 @@ mod tests {
         for (host, expected) in [
             ("app.example.com:7000", "app.example.com"),
             ("app.example.com", "app.example.com"),
+            ("app.example.com.:7000", "app.example.com"),
             ("[::1]:80", "[::1]"),
             ("[::1]", "[::1]"),
             ("::1", "::1"),

@@ -1,6 +1,7 @@
 //! The keys of `limits:`, and those that bound the requests of one service.
 
 use super::KeyDefault::{Value, Words};
+use super::http2::HTTP2_KEY;
 use super::{Section, key};
 
 /// `limits:`.
@@ -37,21 +38,24 @@ pub(in crate::config) const LIMITS: Section = Section {
             "0 to 10000000",
             Value("0"),
             "1000",
-            "After so many requests a connection is closed with the answer. 0: any number.",
+            "After so many requests a connection is closed with the answer; one of HTTP/2 begins no new ones (GOAWAY), and \
+             those that run end. 0: any number.",
         ),
         key(
             "connection_age",
             "duration",
             Value("1h"),
             "10m",
-            "A connection of this age is closed with its next answer. 0s: any age.",
+            "A connection of this age is closed with its next answer; one of HTTP/2 begins no new requests (GOAWAY), and \
+             those that run end. 0s: any age.",
         ),
         key(
             "head",
             "size, 1KiB to 16MiB",
             Value("64KiB"),
             "32KiB",
-            "The largest head of a request (431) or an answer (502).",
+            "The largest head of a request (431) or an answer (502). Over HTTP/2 one of more than twice this size is \
+             answered without a page and without `x-switchman-error`: it is not unpacked any more.",
         ),
         key(
             "headers",
@@ -138,6 +142,7 @@ pub(in crate::config) const LIMITS: Section = Section {
             "4s",
             "How long an idle connection to a worker is kept.",
         ),
+        HTTP2_KEY,
     ],
 };
 

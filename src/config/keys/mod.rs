@@ -6,6 +6,7 @@
 
 pub(super) mod bodies;
 pub(super) mod front;
+pub(super) mod http2;
 pub(super) mod limits;
 pub(super) mod streams;
 
@@ -58,7 +59,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 17] = [
+pub(super) const ALL: [&Section; 18] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -66,6 +67,7 @@ pub(super) const ALL: [&Section; 17] = [
     &ADMIN,
     &ETCD,
     &LIMITS,
+    &http2::HTTP2,
     &SERVICE,
     &streams::DRAIN,
     &RULES,

@@ -6,9 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// What a buffer holds unless a large head made it grow: a block of 64 KiB, which most programs write bodies in, and a
-/// head before it. One that is a little smaller costs a read and a write more for a few bytes.
+/// What a buffer holds once bodies have filled it: a block of 64 KiB, which most programs write them in, and a head
+/// before it. One that is a little smaller costs a read and a write more for a few bytes.
 pub(crate) const BUF_BYTES: usize = 72 * 1024;
+/// What a new buffer holds: heads and small bodies, which is all that most connections have.
+const SMALL_BYTES: usize = 4 * 1024;
 
 /// Bytes that were read and not yet used.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(crate) struct Buf {
 
 impl Buf {
     pub(crate) fn new() -> Self {
-        Self { data: vec![0; BUF_BYTES], start: 0, end: 0 }
+        Self { data: vec![0; SMALL_BYTES], start: 0, end: 0 }
     }
 
     /// The bytes that were read and not yet consumed.
@@ -99,6 +101,10 @@ impl Buf {
         ready!(Pin::new(from).poll_read(cx, &mut room))?;
         let n = room.filled().len();
         self.end += n;
+        // More is likely to wait: the next read is a large one.
+        if self.end == self.data.len() && self.end < BUF_BYTES {
+            self.data.resize(BUF_BYTES, 0);
+        }
         Poll::Ready(Ok(n))
     }
 }

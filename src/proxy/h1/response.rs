@@ -71,6 +71,9 @@ fn check<'h, 'b>(
     headers: &'h [Header<'b>],
     to_head: bool,
 ) -> Result<ResponseHead<'h, 'b>, Refusal> {
+    if status < 100 {
+        return Err(bad("has a status below 100"));
+    }
     let bodiless = matches!(status, 100..=199 | 204 | 304);
     let (mut length, mut length_at, mut chunked) = (None, None, false);
     let (mut upgrade, mut event_stream, mut grpc) = (None, false, false);
@@ -186,9 +189,12 @@ mod tests {
             let text = format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n");
             assert_eq!(read(&text, false), Err(Cause::BadResponse), "{headers:?}");
         }
-        assert_eq!(
-            read("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false),
-            Err(Cause::BadResponse)
-        );
+        for text in [
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 000 None\r\n\r\n",
+        ] {
+            assert_eq!(read(text, false), Err(Cause::BadResponse), "{text:?}");
+        }
     }
 }

@@ -49,12 +49,14 @@ pub(super) fn is_authority(text: &str) -> bool {
         && port.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// The host of an authority, without its port.
-pub(crate) fn without_port(authority: &str) -> &str {
-    match authority.rfind([':', ']']) {
+/// The host of an authority: without its port, and without the dot at the end that stands for the root of all
+/// names (`app.example.com.` is the same host).
+pub(crate) fn host(authority: &str) -> &str {
+    let host = match authority.rfind([':', ']']) {
         Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
         _ => authority,
-    }
+    };
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 #[cfg(test)]
@@ -83,6 +85,21 @@ mod tests {
             assert_eq!(found, expected, "{target}");
         }
         assert!(split("OPTIONS", "*").is_some());
+    }
+
+    #[test]
+    fn a_host_is_what_is_left_without_port_and_root() {
+        for (authority, expected) in [
+            ("", ""),
+            ("a.example", "a.example"),
+            ("a.example:80", "a.example"),
+            ("a.example.", "a.example"),
+            ("a.example.:", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(host(authority), expected, "{authority:?}");
+        }
     }
 
     #[test]

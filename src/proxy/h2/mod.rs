@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  connection (one task): preface, accept ----> stream (one task each): head as HTTP/1.1 text (head)
-//!     |  idle, drain -> GOAWAY                      |        then the life of any request (super::handler)
+//!     |  idle, old, drain -> GOAWAY                 |        then the life of any request (super::handler)
 //!     |  too many resets -> ENHANCE_YOUR_CALM       |  body: DATA frames as bytes (stream)
 //! ```
 //!
@@ -36,6 +36,7 @@ use crate::proxy::client::Client;
 use crate::proxy::clock::{Alarm, ticks};
 use crate::proxy::h2::io::Prefixed;
 use crate::proxy::h2::resets::Resets;
+use crate::proxy::handler::Life;
 use crate::proxy::limits::Settings;
 use crate::proxy::thread::Thread;
 
@@ -66,8 +67,8 @@ enum Pause {
     Drain,
     /// Time has passed.
     Tick,
-    /// Its end.
-    End,
+    /// Its end, and the error that was its cause.
+    End(Option<h2::Error>),
 }
 
 /// Serves one connection until it ends: `first` was read from it already. The alarm is attached to this task.
@@ -87,12 +88,14 @@ pub(crate) async fn serve<S>(
     let running =
         Rc::new(Running { open: Cell::new(0), since: Cell::new(thread.clock.now()), resets: Cell::new(0) });
     let mut resets = Resets::new(&thread.settings.http2);
+    let mut life = Life::new(&thread);
     let mut closing = false;
-    alarm.arm(thread.timeouts.idle);
+    alarm.arm(thread.timeouts.idle.min(life.left(&thread)));
     loop {
         match next(&mut connection, &thread, &alarm, closing).await {
             Ok((request, respond)) => {
                 if !resets.allows(running.resets.take(), thread.clock.now()) {
+                    warn(&thread, &client, "it takes too many requests back");
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     continue;
                 }
@@ -102,16 +105,25 @@ pub(crate) async fn serve<S>(
                 let serving =
                     stream::serve(thread.clone(), alarm, client.clone(), request, respond, running.clone());
                 tokio::task::spawn_local(serving);
-                continue;
+                life.count();
+                if closing || !life.is_over(&thread) {
+                    continue;
+                }
             }
-            Err(Pause::End) => return,
+            Err(Pause::End(error)) => {
+                if let Some(error) = error.filter(is_of_a_limit) {
+                    warn(&thread, &client, &error.to_string());
+                }
+                return;
+            }
             Err(Pause::Drain) => {}
+            Err(Pause::Tick) if !closing && life.is_over(&thread) => {}
             Err(Pause::Tick) => {
                 let most = if closing { ticks(CLOSING) } else { thread.timeouts.idle };
                 let is_flushing = connection.has_streams() && wrote.take();
                 match rest(&running, thread.clock.now(), most, is_flushing) {
                     Some(ticks) => {
-                        alarm.arm(ticks);
+                        alarm.arm(if closing { ticks } else { ticks.min(life.left(&thread)) });
                         continue;
                     }
                     None if closing => return,
@@ -123,6 +135,18 @@ pub(crate) async fn serve<S>(
         connection.graceful_shutdown();
         closing = true;
         alarm.arm(ticks(CLOSING));
+    }
+}
+
+/// Whether we have ended the connection because it went beyond a limit.
+fn is_of_a_limit(error: &h2::Error) -> bool {
+    !error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+}
+
+/// Says that a limit has ended a connection; at most one line a second.
+fn warn(thread: &Thread, client: &Client, why: &str) {
+    if thread.may_warn() {
+        tracing::warn!(client = %client.ip, "ended an HTTP/2 connection beyond `limits.http2`: {why}");
     }
 }
 
@@ -151,7 +175,7 @@ where
     poll_fn(|cx| {
         Poll::Ready(match connection.poll_accept(cx) {
             Poll::Ready(Some(Ok(accepted))) => Ok(accepted),
-            Poll::Ready(_) => Err(Pause::End),
+            Poll::Ready(end) => Err(Pause::End(end.and_then(Result::err))),
             Poll::Pending if thread.draining.get() && !closing => Err(Pause::Drain),
             Poll::Pending if alarm.expired() => Err(Pause::Tick),
             Poll::Pending => return Poll::Pending,
@@ -162,13 +186,16 @@ where
 
 fn builder(settings: &Settings) -> Builder {
     let limits = &settings.http2;
+    // The crate answers a larger list itself, bare. It is allowed more than the limit, and counts 32 bytes more for
+    // each header than its text has, so that our parser is the one that refuses what is not absurd.
+    let header_list = settings.head_bytes.saturating_mul(2) + 32 * settings.headers;
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.streams)
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
         .max_frame_size(limits.frame_bytes)
-        .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
         .max_send_buffer_size(limits.send_buffer)
         .max_pending_accept_reset_streams(limits.pending_resets)
         .max_local_error_reset_streams(Some(limits.error_resets))

@@ -97,13 +97,18 @@ async fn hosts_choose_the_service_and_each_change_is_a_generation() {
     let (rules, rules_reader) = watch::channel(published("", &[]));
     let live = Live::new();
     let services = ["app", "web"].map(|name| (ServiceName::from(name), rules_reader.clone()));
-    let hosts = BTreeMap::from([("web".into(), vec!["www.example.com".to_owned()])]);
+    let hosts = BTreeMap::from([("web".into(), vec!["www.example.com".to_owned(), "::1".to_owned()])]);
     let joining = tokio::spawn(run(live.clone(), reader, services.into(), hosts));
     let mut generations = live.watch();
     generations.wait_for(|g| *g == 1).await.unwrap();
-    for (host, service) in
-        [("www.example.com", "web"), ("WWW.Example.com", "web"), ("other", "app"), ("", "app")]
-    {
+    for (host, service) in [
+        ("www.example.com", "web"),
+        ("WWW.Example.com", "web"),
+        ("[::1]", "web"),
+        ("[::2]", "app"),
+        ("other", "app"),
+        ("", "app"),
+    ] {
         assert_eq!(live.load().service_for_host(host).unwrap().name.as_str(), service, "{host}");
     }
     registry.update(|services| {

@@ -52,6 +52,26 @@ async fn every_answer_of_ours_names_its_cause() {
 }
 
 #[tokio::test]
+async fn a_host_is_the_same_with_a_port_a_root_s_dot_and_in_capitals() {
+    let rig = Rig::start_on(Settings::default(), &[hello().await], &["app.example", "::1"]).await;
+    for (host, status) in [
+        ("app.example", 200),
+        ("App.Example:7000", 200),
+        ("app.example.", 200),
+        ("app.example.:7000", 200),
+        ("[::1]", 200),
+        ("[::1]:7000", 200),
+        ("app.example..", 421),
+        ("[::2]", 421),
+    ] {
+        let response = rig.ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!(response.status, status, "{host}");
+        let absolute = format!("GET http://{host}/ HTTP/1.1\r\nHost: other\r\n\r\n");
+        assert_eq!(rig.ask(absolute).await.status, status, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_is_too_large_is_told_so_while_it_is_still_sent() {
     let rig = Rig::start(Settings::default(), &[hello().await]).await;
     let many = "X-A: 1\r\n".repeat(100);

@@ -211,6 +211,18 @@ async fn http2_is_offered_and_spoken() {
     let said = say("curl", &[&args[..], &["--write-out", "over %{http_version}", &url]].concat(), "").await;
     assert!(said.ends_with("over 2"), "{said}");
     assert!(said.contains("X-Forwarded-Proto: https\r\n") && said.contains("X-Request-Id: "), "{said}");
+    // HTTP/2 is wanted most, whatever the client wants most; who offers nothing speaks HTTP/1.1.
+    for (offered, chosen) in [
+        (&["-alpn", "h2,http/1.1"][..], "ALPN protocol: h2"),
+        (&["-alpn", "http/1.1,h2"], "ALPN protocol: h2"),
+        (&["-alpn", "http/1.1"], "ALPN protocol: http/1.1"),
+        (&["-alpn", "spdy/3,http/1.1"], "ALPN protocol: http/1.1"),
+        (&["-alpn", "spdy/3"], "alert no application protocol"),
+        (&[], "No ALPN negotiated"),
+    ] {
+        let said = s_client(it.rig.address, offered).await;
+        assert!(said.contains(chosen), "{offered:?}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::Reason;
 use switchman::proxy::{Drained, Settings};
 
-use super::{answer, get, post, write};
+use super::{Http2, answer, get, post, write};
 use crate::proxy::Rig;
 use crate::proxy::rig::{Client, application, find, hello, worker};
 use crate::support::{eventually, patience};
@@ -129,11 +129,7 @@ async fn draining_says_goaway_and_lets_running_requests_end() {
     eventually("it is in flight", || async { (workers[0].in_flight.now() == 1).then_some(()) }).await;
     let drained = tokio::spawn(rig.proxy.drain(patience()));
     idle.connection.await.unwrap().unwrap();
-    eventually("the client knows", || {
-        let mut send = client.send.clone();
-        async move { poll_fn(|cx| send.poll_ready(cx)).await.err() }
-    })
-    .await;
+    is_told_to_go(&client).await;
     assert!(!drained.is_finished());
     release.send_replace(true);
     assert_eq!(answer(response).await.unwrap().body, "slow");
@@ -163,6 +159,62 @@ async fn an_idle_connection_is_told_to_go_and_a_busy_one_is_not() {
     rig.set_workers(&[hello().await]).await;
     assert_eq!(busy.ask(get("/")).await.unwrap().body, "hello");
     drop(response);
+}
+
+/// Waits for the client to learn that it may begin no more requests here.
+async fn is_told_to_go(client: &Http2) {
+    eventually("the client knows", || {
+        let mut send = client.send.clone();
+        async move { poll_fn(|cx| send.poll_ready(cx)).await.err() }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_has_had_its_requests_is_told_to_go() {
+    let app = Router::new().fallback(|| async { "hello" });
+    let app = app.route("/slow", axum::routing::get(|| async { std::future::pending::<&str>().await }));
+    let settings = Settings { requests_per_connection: 3, ..Settings::default() };
+    let rig = Rig::start(settings, &[application(app).await]).await;
+    let mut client = rig.connect_http2().await;
+    let (response, mut slow) = client.begin(get("/slow"), true).await;
+    assert_eq!(client.ask(get("/")).await.unwrap().body, "hello");
+    assert!(!client.connection.is_finished(), "there is one left");
+    assert_eq!(client.ask(get("/")).await.unwrap().body, "hello", "the last one is answered");
+    is_told_to_go(&client).await;
+    // The one that runs goes on for as long as its client waits for it.
+    assert!(!client.connection.is_finished());
+    slow.send_reset(Reason::CANCEL);
+    drop(response);
+    client.connection.await.unwrap().unwrap();
+    // And the client comes again.
+    let mut client = rig.connect_http2().await;
+    assert_eq!(client.ask(get("/")).await.unwrap().body, "hello");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_old_is_told_to_go_busy_or_not() {
+    let (release, held) = tokio::sync::watch::channel(false);
+    let app = Router::new().fallback(move || {
+        let mut held = held.clone();
+        async move {
+            let _ = held.wait_for(|open| *open).await;
+            "slow"
+        }
+    });
+    let settings = Settings { connection_age: Duration::from_millis(500), ..Settings::default() };
+    let rig = Rig::start(settings, &[application(app).await]).await;
+    let begun = std::time::Instant::now();
+    let idle = rig.connect_http2().await;
+    let mut busy = rig.connect_http2().await;
+    let (response, _) = busy.begin(get("/"), true).await;
+    idle.connection.await.unwrap().unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+    is_told_to_go(&busy).await;
+    assert!(!busy.connection.is_finished());
+    release.send_replace(true);
+    assert_eq!(answer(response).await.unwrap().body, "slow");
+    busy.connection.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 //! frames written by hand.
 
 mod abuse;
+mod conformance;
 mod ends;
 mod frames;
+mod programs;
 mod requests;
 mod streams;
 mod websockets;

@@ -9,6 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use switchman::config::Protocol;
 use switchman::proxy::Settings;
 use switchman::registry::Address;
 use tokio::process::Command;
@@ -22,13 +23,13 @@ use crate::support::eventually;
 const MIB: usize = 1024 * 1024;
 
 /// An application that sends a body back as it arrives.
-async fn echo() -> Address {
+pub(super) async fn echo() -> Address {
     application(Router::new().fallback(|request: Request| async move { Response::new(request.into_body()) }))
         .await
 }
 
 /// A worker that keeps what it got and answers with `ok` once that ends in `end`.
-async fn recorder(end: &'static [u8]) -> (Address, Arc<Mutex<String>>) {
+pub(super) async fn recorder(end: &'static [u8]) -> (Address, Arc<Mutex<String>>) {
     let seen: Arc<Mutex<String>> = Arc::default();
     let kept = seen.clone();
     let address = worker(move |stream| {
@@ -178,6 +179,72 @@ async fn a_workers_trailers_reach_the_client() {
         (&trailers["x-sum"], &trailers["x-b"], trailers.len()),
         (&"7".parse().unwrap(), &"".parse().unwrap(), 2)
     );
+}
+
+/// A worker that speaks HTTP/2 and says the length of its body and trailers; `announces`: the trailers, too.
+async fn with_length_and_trailers(announces: bool) -> Address {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut answering))) = connection.accept().await {
+                let mut head = http::Response::builder().header("content-length", 5);
+                if announces {
+                    head = head.header("trailer", "x-sum");
+                }
+                let mut stream = answering.send_response(head.body(()).unwrap(), false).unwrap();
+                stream.send_data(Bytes::from_static(b"hello"), false).unwrap();
+                let sum = ("x-sum".parse().unwrap(), "7".parse().unwrap());
+                stream.send_trailers(HeaderMap::from_iter([sum])).unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn trailers_behind_a_body_with_a_length_pass_where_they_are_announced() {
+    let rig = Rig::start(Settings::default(), &[]).await;
+    for (announces, length, sum) in [(true, None, Some("7")), (false, Some("5"), None)] {
+        let worker = with_length_and_trailers(announces).await;
+        rig.set_workers_speaking(Protocol::H2c, &[worker]).await;
+        let answer = rig.connect_http2().await.ask(get("/")).await.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"hello"[..]));
+        // Of the two, the inner form can say one: who announces trailers gets them through.
+        assert_eq!(answer.header("content-length"), length);
+        let trailers = answer.trailers.unwrap_or_default();
+        assert_eq!(trailers.get("x-sum").map(|v| v.to_str().unwrap()), sum, "announced: {announces}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_in_our_own_words() {
+    let settings = Settings { head_bytes: 8 * 1024, uri_bytes: 4 * 1024, headers: 50, ..Settings::default() };
+    let rig = Rig::start(settings, &[hello().await]).await;
+    let mut client = rig.connect_http2().await;
+    let too_large = (431, Some("head-too-large"));
+    // Under the limit; over it in bytes; over it in bytes of one header; over it in headers.
+    for (count, length, expected) in
+        [(40, 180, (200, None)), (40, 300, too_large), (1, 9 * 1024, too_large), (51, 1, too_large)]
+    {
+        let mut head = get("/");
+        for index in 0..count {
+            head = head.header(format!("x-{index}"), "v".repeat(length));
+        }
+        let answer = client.ask(head).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.header("x-switchman-error")),
+            expected,
+            "{count} of {length} bytes"
+        );
+    }
+    // Far over it nothing is unpacked any more: the answer is bare, and the connection goes on.
+    let answer = client.ask(get("/").header("x-a", "v".repeat(20 * 1024))).await.unwrap();
+    assert_eq!((answer.status, answer.header("x-switchman-error")), (431, None));
+    let answer = client.ask(get(&format!("/{}", "a".repeat(5 * 1024)))).await.unwrap();
+    assert_eq!((answer.status, answer.header("x-switchman-error")), (414, Some("uri-too-long")));
+    assert_eq!(client.ask(get("/")).await.unwrap().body, "hello");
 }
 
 #[tokio::test]

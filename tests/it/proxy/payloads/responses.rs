@@ -26,6 +26,7 @@ enum Gets {
 
 /// The answer to `GET /false`, what its client gets, and bytes that follow once that has been read.
 const FALSE: &[(&str, &str, Gets, &str)] = &[
+    ("a status below 100", "HTTP/1.1 099 Low\r\nContent-Length: 2\r\n\r\nok", Gets::Error, ""),
     (
         "two lengths",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 9\r\n\r\nokpoison!",
