@@ -133,6 +133,8 @@ impl<S: Downstream> Connection<S> {
         };
         self.relay(&mut from, (&mut download, stream.as_ref()), &mut upload, silence_max, b).await?;
         let after = match answer.connection {
+            // It was ended within a part, as the end of the connection says.
+            _ if !download.is_read() => After::Close,
             headers::Connection::Close if upload.done && b.down.is_empty() => After::Close,
             headers::Connection::Close => After::Linger,
             _ => After::KeepAlive,
@@ -299,7 +301,7 @@ impl<S: Downstream> Connection<S> {
                         b"" => self.io.abort(None),
                         trailers => drop(self.io.poll_finish(cx, trailers)),
                     }
-                    Poll::Ready(Err(Failure::Gone))
+                    Poll::Ready(Ok(()))
                 }
                 true => Poll::Ready(Err(cut("nothing moved for too long"))),
             }

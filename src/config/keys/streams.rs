@@ -15,7 +15,8 @@ pub(in crate::config) const DRAIN: Section = Section {
         Value("5m"),
         "30s",
         "The longest they may go on. Their ends are spread over this time, none in its first tenth, so that clients do \
-         not come back all at once. A WebSocket is closed with 1012, events end after a whole one.",
+         not come back all at once. A WebSocket is closed with 1012, events end after a whole one, a gRPC call with \
+         UNAVAILABLE after a whole message. What is no stream has `stop.drain`.",
     )],
 };
 

@@ -15,11 +15,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::ahead::{Ahead, Share};
 use super::compress::Compressor;
 use crate::config::Coding;
-use crate::proxy::ends::{BodyReceiver, BodySender};
+use crate::proxy::ends::{BodyReceiver, BodySender, Framing};
 use crate::proxy::h1::body::{Body, Encode};
 use crate::proxy::h1::buf::Buf;
 use crate::proxy::h1::chunked::Chunked;
 use crate::proxy::h1::pump::Pump;
+use crate::proxy::streams::events::Events;
+use crate::proxy::streams::messages::Messages;
+use crate::proxy::streams::parts::Parts;
 
 /// Sends these pieces, and pauses before each.
 struct Sender {
@@ -104,7 +107,85 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
     out.written().to_vec()
 }
 
+/// `wire` in pieces of these lengths, again and again.
+fn pieces(wire: &[u8], lengths: &[usize]) -> VecDeque<Vec<u8>> {
+    let (mut pieces, mut rest) = (VecDeque::new(), wire);
+    for length in lengths.iter().cycle().take_while(|_| !wire.is_empty()) {
+        let (piece, after) = rest.split_at((*length).min(rest.len()));
+        pieces.push_back(piece.to_vec());
+        rest = after;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    pieces
+}
+
+/// A part of a stream with so many bytes of its own.
+fn part(is_event: bool, length: usize) -> Vec<u8> {
+    match is_event {
+        true => ["data: ", &"x".repeat(length), "\n\n"].concat().into_bytes(),
+        false => [&[0], &(length as u32).to_be_bytes()[..], &vec![b'\n'; length]].concat(),
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_stream_that_is_ended_ends_after_a_whole_part(
+        lengths in proptest::collection::vec(0usize..3_000, 1..40),
+        is_event in any::<bool>(),
+        cuts in proptest::collection::vec(1usize..5_000, 1..20),
+        (pace, pauses) in (1usize..20_000, 0usize..4),
+        (chunked, http11, frames) in (any::<bool>(), any::<bool>(), any::<bool>()),
+        ends_at in 0usize..60,
+    ) {
+        let parts: Vec<_> = lengths.iter().map(|length| part(is_event, *length)).collect();
+        let ends: Vec<usize> = parts.iter().scan(0, |at, part| { *at += part.len(); Some(*at) }).collect();
+        let text = parts.concat();
+        let (body, wire) = match chunked {
+            true => (Body::Chunked(Chunked::new()), chunks(&text)),
+            false => (Body::UntilClose, text.clone()),
+        };
+        let framing = match (frames, http11) {
+            (true, _) => Framing::Frames,
+            (false, true) => Framing::Chunks,
+            (false, false) => Framing::Close,
+        };
+        let encode = framing.encode(&body);
+        let mut sender = Sender { pieces: pieces(&wire, &cuts), paused: false };
+        let mut receiver = Receiver { taken: Vec::new(), pace, pauses, left: 0 };
+        let (mut buf, mut out) = (Buf::new(), Vec::new());
+        let mut pump = Pump::new(body, encode);
+        pump.follow(Some(match is_event {
+            true => Parts::Events(Events::new()),
+            false => Parts::Messages(Messages::new()),
+        }));
+        let mut cx = Context::from_waker(noop_waker_ref());
+        let mut polls = 0;
+        // How much the sender had sent by then; with chunks, more than that of the body.
+        let mut sent = wire.len();
+        loop {
+            if polls == ends_at && !pump.ends_early() {
+                pump.end_early();
+                sent = wire.len() - sender.pieces.iter().map(Vec::len).sum::<usize>();
+            }
+            match pump.poll(&mut cx, &mut sender, &mut buf, &mut receiver, &mut out) {
+                Poll::Ready(Ok(())) => break,
+                Poll::Ready(Err(stopped)) => return Err(TestCaseError::fail(format!("{stopped:?}"))),
+                Poll::Pending => polls += 1,
+            }
+            prop_assert!(polls < 1_000_000, "it comes to an end");
+        }
+        let has_chunks = framing == Framing::Chunks;
+        let arrived = if has_chunks { without_chunks(&receiver.taken) } else { receiver.taken };
+        prop_assert!(text.starts_with(&arrived), "{} bytes", arrived.len());
+        prop_assert!(arrived.is_empty() || ends.contains(&arrived.len()), "{} of {ends:?}", arrived.len());
+        // Where chunks pass as they come, it has to be between two of them as well.
+        let last = ends.iter().copied().find(|end| *end >= sent).unwrap_or(text.len());
+        prop_assert!(chunked && encode == Encode::AsIs || arrived.len() <= last, "{} after {last}", arrived.len());
+        prop_assert!(pump.ends_early() || arrived == text);
+    }
+
     #[test]
     fn a_body_arrives_whole_whatever_is_done_to_it(
         length in 0usize..200_000,
@@ -127,17 +208,7 @@ proptest! {
             _ => Encode::AsIs,
         };
         let has_chunks = encode == Encode::Chunk || (framing == 1 && encode == Encode::AsIs && !compress);
-        let mut rest = &wire[..];
-        let mut pieces = VecDeque::new();
-        for cut in cuts.iter().cycle().take_while(|_| !wire.is_empty()) {
-            let (piece, after) = rest.split_at((*cut).min(rest.len()));
-            pieces.push_back(piece.to_vec());
-            rest = after;
-            if rest.is_empty() {
-                break;
-            }
-        }
-        let mut sender = Sender { pieces, paused: false };
+        let mut sender = Sender { pieces: pieces(&wire, &cuts), paused: false };
         let mut receiver = Receiver { taken: Vec::new(), pace, pauses, left: 0 };
         let share = Share::default();
         let mut ahead = Ahead::new(&share, most);

@@ -28,14 +28,13 @@ fn program(name: &str, switchman: &Switchman) -> Command {
     command
 }
 
-/// Starts with these lines of the service and these rules, and with `versions`.
-async fn start(service: &str, rules: &str, versions: &[&str]) -> Switchman {
+/// Starts with these lines at the top and of the service, with these rules and with `versions`.
+async fn start((top, service): (&str, &str), rules: &str, versions: &[&str]) -> Switchman {
     let service = format!(
         "    protocol: h2c\n    run: \"exec {} server.py $PORT\"\n    ready: {{tcp: true, interval: 50ms}}\n{service}",
         python().display()
     );
-    let switchman =
-        Switchman::start(Setup { service: &service, rules: Some(rules), ..Setup::default() }).await;
+    let switchman = Switchman::start(Setup { top, service: &service, rules: Some(rules) }).await;
     for version in versions {
         deploy(&switchman, version).await;
     }
@@ -58,7 +57,7 @@ async fn version_of(switchman: &Switchman, pin: &str) -> String {
 async fn versions_of_a_grpc_service_are_routed_by_metadata() {
     let rules = "routes:\n  - name: pin\n    when: {header.x-pin: {regex: \"^[0-9a-f]{7}$\"}}\n    \
                  to: \"{header.x-pin}\"\n    unavailable: error\n";
-    let mut switchman = start("", rules, &["4f2a91c", "aaaaaa1"]).await;
+    let mut switchman = start(("", ""), rules, &["4f2a91c", "aaaaaa1"]).await;
     switchman.done(&["promote", "4f2a91c"]).await;
     for (pin, expected) in [
         ("none", "4f2a91c"),
@@ -117,7 +116,7 @@ impl Held {
 #[tokio::test]
 async fn calls_stay_on_their_worker_and_end_unavailable_when_their_own_version_stops() {
     let service = "    drain: {streams: 3s}\n    stop: {drain: 1s}\n";
-    let switchman = start(service, "routes: []\n", &["4f2a91c", "b001bee"]).await;
+    let switchman = start(("", service), "routes: []\n", &["4f2a91c", "b001bee"]).await;
     switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
     let mut held = Held::start(&switchman).await;
     switchman.done(&["promote", "b001bee"]).await;
@@ -157,13 +156,8 @@ async fn calls_stay_on_their_worker_and_end_unavailable_when_their_own_version_s
 
 #[tokio::test]
 async fn when_switchman_itself_ends_calls_end_unavailable_and_the_channel_comes_back() {
-    let mut switchman = start("", "routes: []\n", &["4f2a91c"]).await;
+    let mut switchman = start(("drain: 2s\n", ""), "routes: []\n", &["4f2a91c"]).await;
     switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
-    let config = switchman.folder.path().join("switchman.yaml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, format!("drain: 2s\n{text}")).unwrap();
-    switchman.restart().await;
-    switchman.wait_state("4f2a91c", "ready").await;
     let held = Held::start(&switchman).await;
     let (_, said) = tokio::join!(switchman.restart(), held.all_end());
     let (last, ends) = said.split_last().expect("they say how they ended");

@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 
 use super::websockets::{client, connect, receive, send, switched};
 use super::{Answer, Http2, answer, get, post, read};
-use crate::proxy::Rig;
 use crate::proxy::rig::{Client, application, find, hello, worker};
 use crate::proxy::streams::{EVENTS, chunk, frame, masked, stop, unmasked_close, until_idle, written};
+use crate::proxy::{Rig, VERSION};
 use crate::support::{eventually, patience};
 
 /// The body of a response that has begun.
@@ -34,6 +34,13 @@ async fn hello_from(client: &mut Http2) -> Answer {
     answer
 }
 
+/// Rules that lead to another version, and then back again.
+async fn edit_rules(rig: &Rig, client: &mut Http2) {
+    rig.set_rules("default: c0ffee1\n").await;
+    assert_eq!(client.ask(get("/")).await.unwrap().status, 503, "new requests go by the new rules");
+    rig.set_rules(&format!("default: {VERSION}\n")).await;
+}
+
 #[tokio::test]
 async fn events_end_after_a_whole_one_and_the_next_come_from_another_worker() {
     let (address, mut connections) = written(EVENTS).await;
@@ -44,6 +51,7 @@ async fn events_end_after_a_whole_one_and_the_next_come_from_another_worker() {
     let (other, _) = client.begin(get("/sse"), true).await;
     let (worker, busy) = (connections.recv().await.unwrap(), connections.recv().await.unwrap());
     let (mut events, mut others) = (opened(response).await, opened(other).await);
+    edit_rules(&rig, &mut client).await;
     worker.send(chunk("data: 1\n\ndata: 2\n")).unwrap();
     busy.send(chunk("data: 1\n\ndata: 2\n")).unwrap();
     assert_eq!(receive(&mut events, 17).await, b"data: 1\n\ndata: 2\n");
@@ -82,6 +90,10 @@ async fn a_websocket_is_closed_with_1012_between_two_frames() {
     let (response, mut to) = client.begin(connect("websocket"), false).await;
     let mut from = opened(response).await;
     let mut worker = sockets.recv().await.unwrap();
+    edit_rules(&rig, &mut client).await;
+    send(&mut to, &masked(0x81, b"up")).await;
+    while worker.buffer.len() < 8 && worker.more().await {}
+    assert_eq!(std::mem::take(&mut worker.buffer), masked(0x81, b"up"));
     let down = frame(0x82, &[1; 100]);
     worker.send(&down[..50]).await;
     assert_eq!(receive(&mut from, 50).await, &down[..50]);
@@ -126,6 +138,7 @@ async fn a_call_ends_unavailable_after_a_whole_message() {
         let worker = connections.recv().await.unwrap();
         calls.push((worker, opened(response).await, to));
     }
+    edit_rules(&rig, &mut client).await;
     for (worker, body, _) in &mut calls {
         worker.send(chunk(message(10))).unwrap();
         assert_eq!(receive(body, 15).await, message(10));
