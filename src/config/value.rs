@@ -110,11 +110,12 @@ pub(super) fn host(text: &str) -> Result<String, Box<Problem>> {
         let hint = "list the names; a service without `hosts` answers every host that no other one names";
         return Err(wrong(format!("`{text}` has a wildcard, which is not supported"), hint));
     }
-    if host.parse::<IpAddr>().is_ok() {
-        return Ok(host);
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(ip.to_string());
     }
-    if let Some((name, _)) = host.split_once(':') {
-        let hint = format!("write it without the port: `{name}`");
+    if let Some((name, _)) = host.split_once("]:").or_else(|| host.split_once(':')) {
+        let hint = format!("write it without the port: `{}`", name.trim_start_matches('['));
         return Err(wrong(format!("`{text}` is not a host name"), hint));
     }
     let label = |label: &str| {
@@ -272,11 +273,18 @@ mod tests {
         for text in ["", "..", "-x", "a/b", "a b", "ä", &"x".repeat(129)] {
             assert!(name(text).is_err(), "{text}");
         }
-        for (text, parsed) in [("App.Example.COM.", "app.example.com"), ("::1", "::1"), ("a_b", "a_b")] {
+        for (text, parsed) in [
+            ("App.Example.COM.", "app.example.com"),
+            ("::1", "::1"),
+            ("[0::1]", "::1"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("a_b", "a_b"),
+        ] {
             assert_eq!(host(text).unwrap(), parsed);
         }
         for (text, part) in [
             ("app.example.com:80", "without the port: `app.example.com`"),
+            ("[::1]:80", "without the port: `::1`"),
             ("https://x/", "is a URL"),
             ("*.example.com", "wildcard"),
             ("bücher.example", "ASCII form"),

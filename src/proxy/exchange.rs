@@ -86,7 +86,8 @@ impl<S: Downstream> Connection<S> {
         let delivery = &planned.version.delivery;
         // Held until the exchange has ended.
         let mut _gathered = None;
-        if delivery.buffer_requests > 0 && !request.body.is_done() {
+        // The two sides of a gRPC call talk in turns: its end may wait for an answer to its beginning.
+        if delivery.buffer_requests > 0 && !request.body.is_done() && request.grpc.is_none() {
             _gathered = Some(Box::pin(self.gather(planned, &mut upload, b)).await?);
         }
         // The body's bytes that are here already leave with the head.

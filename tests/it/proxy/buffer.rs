@@ -173,6 +173,21 @@ async fn an_upload_holds_its_worker_where_nothing_is_gathered_or_it_is_too_large
     }
 }
 
+/// Both sides of a gRPC call talk in turns: the end of the request may wait for the answer to its beginning.
+#[tokio::test]
+async fn a_grpc_call_is_never_gathered() {
+    let address = measures().await;
+    let rig = Rig::deliver(gathers(MIB), address.clone()).await;
+    let worker = only(&rig, address).await;
+    let mut client = rig.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: app\r\nContent-Type: application/grpc\r\nContent-Length: 5\r\n\r\nhe")
+        .await;
+    eventually("the worker is asked", || async { (worker.in_flight.now() == 1).then_some(()) }).await;
+    client.send("llo").await;
+    assert_eq!(client.response().await.unwrap().text(), "None 5");
+}
+
 #[tokio::test]
 async fn a_gathered_upload_can_be_sent_to_another_worker() {
     let dies = worker(|stream| async move {
