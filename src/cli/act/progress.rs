@@ -60,6 +60,17 @@ pub(super) fn progress(goal: Goal, before: &Version, now: &Version, since_accept
     if failed && (is_news || since_accepted > STALE_WITHIN) {
         return Progress::Failed(now.reason.clone().unwrap_or_else(|| "it failed".to_owned()));
     }
+    // Somebody else has typed the opposite: what is waited for will not come.
+    let turned = match (goal, now.state) {
+        (Goal::Stopped, VersionState::Starting | VersionState::Ready | VersionState::Failed) => {
+            Some("it was started meanwhile")
+        }
+        (Goal::Restarted, VersionState::Draining | VersionState::Stopped) => Some("it was stopped meanwhile"),
+        _ => None,
+    };
+    if let Some(turned) = turned.filter(|_| since_accepted > STALE_WITHIN) {
+        return Progress::Failed(turned.to_owned());
+    }
     // A restart that is given up leaves the old workers ready, and says why.
     let given_up = goal == Goal::Restarted && all_ready && now.reason != before.reason;
     match &now.reason {
@@ -174,6 +185,17 @@ mod tests {
         for (name, goal, before, now, expected) in cases {
             assert_eq!(progress(goal, before, &now, Duration::ZERO), expected, "{name}");
         }
-        assert_eq!(progress(Goal::Started, &broken, &broken, Duration::from_secs(5)), failed("exit 1"));
+        let later = Duration::from_secs(5);
+        assert_eq!(progress(Goal::Started, &broken, &broken, later), failed("exit 1"));
+        let draining = version(V::Draining, None, &[(1, W::Draining)]);
+        for (goal, now, expected) in [
+            (Goal::Stopped, &draining, Progress::GoingOn),
+            (Goal::Stopped, &starting, failed("it was started meanwhile")),
+            (Goal::Stopped, &broken, failed("it was started meanwhile")),
+            (Goal::Restarted, &starting, Progress::GoingOn),
+            (Goal::Restarted, &draining, failed("it was stopped meanwhile")),
+        ] {
+            assert_eq!(progress(goal, &ready, now, later), expected, "{goal:?}");
+        }
     }
 }
