@@ -36,7 +36,7 @@ pub(super) enum Lost {
 
 /// How a connection died, in words.
 pub(super) fn died(how: Option<&io::Error>) -> String {
-    how.map_or_else(|| "end of stream".to_owned(), io::Error::to_string)
+    how.map_or_else(|| "end of stream".to_owned(), h2c::failure::describe)
 }
 
 /// The request's way to the worker.

@@ -56,6 +56,10 @@ pub(crate) async fn http(
             Ok(status) => Err(format!("GET {path} answered {}", status.as_u16())),
             Err(error) => {
                 let (spoken, hint) = match protocol {
+                    Protocol::Http1 if error.downcast_ref().is_some_and(hyper::Error::is_parse) => (
+                        "HTTP",
+                        "; hint: a worker that speaks HTTP/2, as gRPC servers do, wants `protocol: h2c`",
+                    ),
                     Protocol::Http1 => ("HTTP", ""),
                     Protocol::H2c => {
                         ("HTTP/2", "; hint: a worker that speaks HTTP/1.1 wants `protocol: http1`")
@@ -247,7 +251,7 @@ mod tests {
         assert_eq!(said, "GET /healthz answered 503");
         // Each taken for the other.
         let said = http(&good, Protocol::Http1, "/healthz", SECOND).await.unwrap_err();
-        assert!(said.contains("was not answered with HTTP: "), "{said}");
+        assert!(said.contains("was not answered with HTTP: ") && said.contains("protocol: h2c"), "{said}");
         let http1 = answers("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         let said = http(&http1, Protocol::H2c, "/healthz", SECOND).await.unwrap_err();
         assert!(said.contains("was not answered with HTTP/2") && said.contains("protocol: http1"), "{said}");

@@ -74,7 +74,7 @@ pub(crate) fn parse_with<R>(
     let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let room = &mut room[..limits.headers.min(HEADERS_MAX)];
-    let length = match parsed.parse_with_uninit_headers(bytes, room).map_err(refusal)? {
+    let length = match parsed.parse_with_uninit_headers(bytes, room).map_err(|error| refusal(error, bytes))? {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial => return check_partial(bytes, limits).map(|()| None),
     };
@@ -95,10 +95,16 @@ pub(crate) fn parse_with<R>(
     Ok(Some((length, then(&head))))
 }
 
-/// What `httparse` refuses, in our words.
-fn refusal(error: httparse::Error) -> Refusal {
+/// What `httparse` refuses, in our words; what is no HTTP at all by what it is.
+fn refusal(error: httparse::Error, bytes: &[u8]) -> Refusal {
     use httparse::Error;
     match error {
+        _ if bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n") => Refusal::bad(
+            "a PROXY header stands before the request where none is wanted: see `proxy_protocol`",
+        ),
+        _ if bytes.starts_with(b"\x16\x03") => {
+            Refusal::bad("this is TLS, and the port speaks http: see `tls`")
+        }
         Error::TooManyHeaders => Refusal::new(Cause::HeadTooLarge, "the request has too many headers"),
         Error::Version => {
             Refusal::new(Cause::HttpVersion, "the request line does not end in HTTP/1.0 or HTTP/1.1")
@@ -320,6 +326,21 @@ mod tests {
         let text = "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n";
         for length in 0..text.len() {
             assert_eq!(read(&text[..length]), Ok(None), "{:?}", &text[..length]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_http_at_all_is_called_by_its_name() {
+        for (text, name) in [
+            ("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", "PROXY header"),
+            ("PROXY UNKNOWN\r\n", "PROXY header"),
+            ("\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "PROXY header"),
+            ("\x16\x03\x01\x02\0\x01", "this is TLS"),
+            ("SSH-2.0-x\r\n", "request line"),
+        ] {
+            let refusal = parse(text.as_bytes(), &Settings::default(), |_| ()).unwrap_err();
+            assert_eq!(refusal.cause, Cause::BadRequest, "{text:?}");
+            assert!(refusal.detail.contains(name), "{text:?}: {}", refusal.detail);
         }
     }
 

@@ -43,9 +43,7 @@ pub(crate) fn parse<R>(
     let room = &mut room[..limits.headers.min(HEADERS_MAX)];
     let status = httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut parsed, bytes, room)
-        .map_err(|error| {
-            Refusal::new(Cause::BadResponse, format!("the worker's response head is invalid: {error}"))
-        })?;
+        .map_err(|error| invalid(error, bytes))?;
     let httparse::Status::Complete(length) = status else {
         return if bytes.len() >= limits.head_bytes { Err(bad("is too large")) } else { Ok(None) };
     };
@@ -58,6 +56,15 @@ pub(crate) fn parse<R>(
     }
     let head = check(raw, version == 1, code, parsed.headers, to_head)?;
     Ok(Some((length, then(&head))))
+}
+
+/// Says why a head cannot be read.
+fn invalid(error: httparse::Error, bytes: &[u8]) -> Refusal {
+    // The first thing that HTTP/2 says: a SETTINGS frame of the connection (RFC 9113 sections 3.4 and 6.5).
+    if let [_, _, _, 4, 0, 0, 0, 0, 0, ..] = bytes {
+        return bad("is HTTP/2's: a worker that speaks it wants `protocol: h2c`");
+    }
+    Refusal::new(Cause::BadResponse, format!("the worker's response head is invalid: {error}"))
 }
 
 fn bad(what: &'static str) -> Refusal {

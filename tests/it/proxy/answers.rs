@@ -1,5 +1,6 @@
 //! Ordinary requests, and the answers that switchman makes itself.
 
+use switchman::config::Protocol;
 use switchman::proxy::Settings;
 
 use super::rig::{answers, hello};
@@ -99,4 +100,21 @@ async fn a_response_head_that_is_too_large_is_refused() {
     let rig = Rig::start(Settings::default(), &[endless.await]).await;
     let response = rig.ask(GET).await;
     assert_eq!((response.status, response.header("x-switchman-error")), (502, Some("bad-response")));
+}
+
+/// The commonest slip with gRPC servers: the answer says which key is missing.
+#[tokio::test]
+async fn a_worker_that_speaks_the_other_http_is_told_apart() {
+    const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
+    const REFUSES: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let rig = Rig::start(Settings::default(), &[]).await;
+    for (spoken, bytes, cause, key) in [
+        (Protocol::Http1, SETTINGS, "bad-response", "protocol: h2c"),
+        (Protocol::H2c, REFUSES, "upstream-closed", "protocol: http1"),
+    ] {
+        rig.set_workers_speaking(spoken, &[answers(bytes).await]).await;
+        let response = rig.ask(GET).await;
+        assert_eq!((response.status, response.header("x-switchman-error")), (502, Some(cause)));
+        assert!(response.text().contains(key), "{}", response.text());
+    }
 }

@@ -13,6 +13,16 @@ fn inner(error: &io::Error) -> Option<&h2::Error> {
     error.get_ref()?.downcast_ref()
 }
 
+/// The error in words.
+pub(crate) fn describe(error: &io::Error) -> String {
+    let hint = match inner(error).filter(|error| !error.is_remote()).and_then(h2::Error::reason) {
+        // What begins with `HTTP` is, read as a frame, far too long.
+        Some(Reason::FRAME_SIZE_ERROR) => "; a worker that speaks HTTP/1.1 wants `protocol: http1`",
+        _ => "",
+    };
+    format!("{error}{hint}")
+}
+
 /// The worker says that it has done nothing with the request: it refused the stream, or was about to close the
 /// connection and names an earlier stream as its last (RFC 9113 sections 6.8 and 8.7). Any request may be sent
 /// again.
