@@ -251,13 +251,31 @@ pub(crate) fn free_address() -> SocketAddr {
     }
 }
 
-/// The processes of a process' tree, and everything that was started in `folder`.
-pub(crate) fn processes_in(folder: &Path) -> Vec<String> {
+impl Drop for Switchman {
+    /// A test that ends early, or well without a stop, leaves no process behind.
+    fn drop(&mut self) {
+        let _ = self.process.start_kill();
+        end_processes_in(self.folder.path());
+    }
+}
+
+/// Everything that runs in `folder`.
+fn running_in(folder: &Path) -> impl Iterator<Item = procfs::process::Process> {
     let folder = folder.canonicalize().unwrap();
-    procfs::process::all_processes()
-        .unwrap()
-        .filter_map(Result::ok)
-        .filter(|p| p.cwd().is_ok_and(|cwd| cwd.starts_with(&folder)))
-        .map(|p| format!("{} {}", p.pid, p.cmdline().unwrap_or_default().join(" ")))
-        .collect()
+    let all = procfs::process::all_processes().unwrap().filter_map(Result::ok);
+    all.filter(move |p| p.cwd().is_ok_and(|cwd| cwd.starts_with(&folder)))
+}
+
+/// Likewise, in words.
+pub(crate) fn processes_in(folder: &Path) -> Vec<String> {
+    running_in(folder).map(|p| format!("{} {}", p.pid, p.cmdline().unwrap_or_default().join(" "))).collect()
+}
+
+/// Ends everything that runs in `folder`; one that is ended may just have started another.
+pub(crate) fn end_processes_in(folder: &Path) {
+    let end = |process: procfs::process::Process| {
+        let pid = rustix::process::Pid::from_raw(process.pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+    };
+    while running_in(folder).map(end).count() > 0 {}
 }
