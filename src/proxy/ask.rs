@@ -174,7 +174,7 @@ impl<S: Downstream> Connection<S> {
                 return Ok(link);
             }
         }
-        // Boxed, as is all that is rare: an idle connection of a client has the size of its largest future.
+        // Boxed, as is all that is rare: the state of every request has the size of its largest future.
         let connecting = Box::pin(upstream::connect(&thread.pool, worker.clone(), thread.slot));
         self.alarm.arm(thread.timeouts.connect);
         let why = match self.alarm.race(connecting).await {

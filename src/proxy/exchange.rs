@@ -234,7 +234,8 @@ impl<S: Downstream> Connection<S> {
     /// still for `silence_max` ticks. The worker is free as soon as its response was read. A response that is a
     /// stream ends when that is told to.
     ///
-    /// No `async fn`, which would hold its arguments twice: an idle connection has the size of its largest future.
+    /// No `async fn`, which would hold its arguments twice: the state of a request is made anew for each, and is to
+    /// be small.
     fn relay<'a>(
         &'a mut self,
         from: &'a mut Borrowed,
