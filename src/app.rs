@@ -24,6 +24,7 @@ use crate::certificates::{self, PairError};
 use crate::config::{self, Config, Promote, Secret};
 use crate::deploy::VersionChange;
 use crate::deploy::watcher::{self, WatchSpec};
+use crate::journal;
 use crate::promoter;
 use crate::proxy::{self, Door, Front, Inside, Listeners};
 use crate::registry::Registry;
@@ -142,6 +143,7 @@ impl App {
         };
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());
         watch_roots(&config, changes, &inputs);
+        tokio::spawn(journal::follow_rules(live.clone(), supervisor.journal().clone()));
 
         let sources: BTreeMap<_, _> = rules.iter().map(|(n, r)| (n.clone(), r.handle.clone())).collect();
         tokio::spawn(promoter::run(live.clone(), policies(&config, &sources)));

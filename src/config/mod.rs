@@ -18,6 +18,7 @@ mod http2;
 mod keys;
 mod limits;
 mod load;
+mod logs;
 mod read;
 mod reference;
 mod run;
@@ -34,6 +35,7 @@ pub use front::{Front, Tls};
 pub use http2::Http2;
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
+pub use logs::{Alarm, Logs, Pattern};
 pub use reference::reference;
 
 use std::collections::BTreeMap;
@@ -122,6 +124,10 @@ pub struct Service {
     pub rules: RulesAt,
     /// How requests are delivered to its workers.
     pub delivery: Arc<Delivery>,
+    /// What is kept of what its workers print.
+    pub logs: Logs,
+    /// Which lines of its workers are an alarm; none where nobody says any.
+    pub alarm: Option<Arc<Alarm>>,
     /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
     pub run: RunSpec,
 }
@@ -215,6 +221,8 @@ pub enum ReadyCheck {
     Tcp,
     /// The worker must have run for this long.
     After(Duration),
+    /// The worker must have printed a line that this matches.
+    Log(Pattern),
 }
 
 /// How a worker is stopped.

@@ -104,6 +104,12 @@ services:
   NAME: {root: /srv/app, max_in_flight: 5}
 ";
 
+    /// The same, for what only means something with an alarm.
+    const BASE_ALARM: &str = "
+services:
+  NAME: {root: /srv/app, alarm: FATAL}
+";
+
     /// Sets the value at `path`, making the maps on the way.
     fn set(node: &mut Node, path: &[&str], value: Node) {
         let [key, rest @ ..] = path else {
@@ -132,6 +138,7 @@ services:
         let base = match section.path {
             _ if needs_etcd => BASE_ETCD,
             _ if needs_front => BASE_FRONT,
+            _ if key == "restart_on_alarm" => BASE_ALARM,
             path if key == "queue" || path == keys::limits::QUEUE.path => BASE_LIMITED,
             path if path == keys::bodies::COMPRESS.path => BASE_COMPRESS,
             _ => BASE,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::keys::{READY, STOP, names};
+use super::logs;
 use super::read::duration;
 use super::value;
 use super::{Protocol, Ready, ReadyCheck, RunCommand, RunSpec, Stop, UpstreamAt};
@@ -150,7 +151,7 @@ fn variables(reader: &Reader<'_>) -> BTreeMap<String, String> {
 }
 
 fn ready(reader: Reader<'_>, base: Ready) -> Ready {
-    const LATER: [&str; 2] = ["log", "notify"];
+    const LATER: [&str; 1] = ["notify"];
     let mut known = names(&[&READY]);
     known.extend(LATER);
     if reader.node().scalar().is_some() {
@@ -161,7 +162,7 @@ fn ready(reader: Reader<'_>, base: Ready) -> Ready {
     let Some(fields) = reader.fields(&known) else { return base };
     for later in LATER.iter().filter_map(|key| fields.get(key)) {
         let message = "this way to show readiness is not supported yet";
-        later.error(message, "use one of `http: /healthz`, `tcp: true`, `after: 5s`");
+        later.error(message, "use one of `http: /healthz`, `tcp: true`, `log: 'listening on'`, `after: 5s`");
     }
     let check = check(&fields).unwrap_or(base.check);
     let time = |key, low| fields.get(key).and_then(|r| duration(&r, low));
@@ -185,13 +186,14 @@ fn ready(reader: Reader<'_>, base: Ready) -> Ready {
 
 fn check(fields: &Fields<'_>) -> Option<ReadyCheck> {
     let written: Vec<_> =
-        ["http", "tcp", "after"].iter().filter_map(|key| Some((*key, fields.get(key)?))).collect();
+        ["http", "tcp", "log", "after"].iter().filter_map(|key| Some((*key, fields.get(key)?))).collect();
     if let [(first, _), (second, at), ..] = &written[..] {
         at.error(format!("`{first}` and `{second}` cannot both be the check"), "keep one of the two");
     }
     let (key, reader) = written.into_iter().next()?;
     match key {
         "http" => reader.value(value::request_path).map(ReadyCheck::Http),
+        "log" => logs::pattern(&reader).map(ReadyCheck::Log),
         "after" => duration(&reader, Duration::ZERO).map(ReadyCheck::After),
         _ => {
             if reader.boolean()? {

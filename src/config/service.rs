@@ -11,6 +11,7 @@ use super::keys::bodies::BODIES;
 use super::keys::limits::BALANCE;
 use super::keys::{RULES, RUN, SERVICE, names};
 use super::limits;
+use super::logs;
 use super::read::{duration, path};
 use super::run::run_spec;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
@@ -66,8 +67,9 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     limits::of_service(&fields, &mut delivery);
     streams::read(&fields, &mut delivery);
     let delivery = Arc::new(delivery);
-    let service =
-        Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };
+    let (logs, alarm) = (logs::logs(&fields), logs::alarm(&fields));
+    let (root, versions, rules) = (root?, versions?, rules?);
+    let service = Service { root, hosts, versions, settle, promote, rules, delivery, logs, alarm, run };
     Some(Draft { name: ServiceName::from(name?), service, fields })
 }
 

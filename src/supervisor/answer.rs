@@ -3,6 +3,7 @@
 use super::command::{Action, Command, Refused};
 use super::managed::Folder;
 use super::{Key, Supervisor, lifecycle};
+use crate::journal::What;
 use crate::version::{VersionId, VersionState};
 
 /// The most workers of one version that may be asked for.
@@ -73,6 +74,8 @@ impl Supervisor {
             return Err(refused);
         }
         tracing::info!(service = %key.service, version = %key.version, action = ?command.action, "asked for");
+        let asked = What::Asked { action: command.action.to_string() };
+        self.journal.record(&key.service, Some(&key.version), asked);
         match command.action {
             Action::Start => {
                 self.remember_stop(&key, false);
@@ -90,7 +93,9 @@ impl Supervisor {
                 self.remember_stop(&key, false);
             }
             Action::Scale { workers } => {
-                version.scaled = Some(workers);
+                if let Some(version) = self.version(&key) {
+                    version.scaled = Some(workers);
+                }
                 self.step(&key, lifecycle::Event::Scale(workers));
             }
         }

@@ -47,6 +47,7 @@ impl Supervisor {
         let turns = (!urgent).then(|| self.turns.clone());
         let run_folder =
             self.settings.state.join(RUN_FOLDER).join(key.service.as_str()).join(key.version.as_str());
+        let alarm = self.services.get(&key.service).and_then(|service| service.config.alarm.clone());
         let Some(version) = self.version(key) else { return };
         // `start` and `restart` have checked that there is a command.
         let Some(run) = version.spec.run.clone() else { return };
@@ -62,6 +63,7 @@ impl Supervisor {
             spec: version.spec.clone(),
             places,
             logs,
+            alarm,
             turns,
         };
         let (stop, told) = oneshot::channel();

@@ -10,11 +10,12 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
+use super::output::Alarms;
 use crate::config::{Delivery, RunSpec};
 use crate::drain::{Patience, Window};
 use crate::metrics::VersionCounters;
 use crate::registry::{self, Address, Upstream};
-use crate::version::{ServiceName, VersionId, VersionState};
+use crate::version::{ServiceName, VersionId, VersionState, WorkerId};
 
 /// One version.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Managed {
     /// What people must know about its folder.
     pub(crate) folder: Folder,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
+    /// Lines that were an alarm, of each worker.
+    alarms: BTreeMap<WorkerId, u64>,
     state: (VersionState, Timestamp),
     delivery: Arc<Delivery>,
     counters: Arc<VersionCounters>,
@@ -57,6 +60,8 @@ pub(crate) struct Running {
     pub(crate) pid: Option<u32>,
     pub(crate) address: Option<Address>,
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What it printed that is an alarm.
+    pub(crate) alarms: Alarms,
     /// What it was started with.
     pub(crate) spec: Arc<RunSpec>,
     /// Waits for its requests to end.
@@ -66,7 +71,15 @@ pub(crate) struct Running {
 impl Running {
     /// A process that is about to be started.
     pub(crate) fn starting(stop: oneshot::Sender<()>, spec: Arc<RunSpec>) -> Self {
-        Self { stop: Some(stop), pid: None, address: None, upstream: None, spec, drain: None }
+        Self {
+            stop: Some(stop),
+            pid: None,
+            address: None,
+            upstream: None,
+            alarms: Alarms::default(),
+            spec,
+            drain: None,
+        }
     }
 }
 
@@ -92,6 +105,7 @@ impl Managed {
             scaled: None,
             folder: Folder::There,
             processes: BTreeMap::new(),
+            alarms: BTreeMap::new(),
             state: (VersionState::Arriving, now),
             delivery,
             counters: Arc::new(VersionCounters::new(threads)),
@@ -101,6 +115,16 @@ impl Managed {
     /// How many workers it is to run.
     pub(crate) fn workers(&self) -> u32 {
         self.scaled.unwrap_or(self.spec.workers).max(1)
+    }
+
+    /// A process has printed lines that are an alarm: all of them since it was started.
+    pub(crate) fn note_alarms(&mut self, process: ProcessId, alarms: Alarms) {
+        let Some(worker) = self.life.worker_of(process) else { return };
+        let Some(running) = self.processes.get_mut(&process) else { return };
+        let (service, version) = (&self.service, &self.version);
+        tracing::warn!(%service, %version, %worker, pid = running.pid, count = alarms.count, "an alarm: {}", alarms.last);
+        *self.alarms.entry(worker).or_default() += alarms.count.saturating_sub(running.alarms.count);
+        running.alarms = alarms;
     }
 
     /// Tells the data plane of the workers that are to stop from `now` on, for the sake of their streams.
@@ -153,6 +177,7 @@ impl Managed {
                         address: running.and_then(|p| p.address.clone()),
                         state,
                         restarts,
+                        alarms: self.alarms.get(&id).copied().unwrap_or(0),
                         upstream: process.and_then(upstream),
                     }
                 })
@@ -161,6 +186,15 @@ impl Managed {
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),
         }
+    }
+
+    /// The alarm of a process that runs, the last started one's.
+    fn alarm(&self) -> Option<String> {
+        let (process, running) = self.processes.iter().rev().find(|(_, running)| running.alarms.count > 0)?;
+        let worker = self.life.worker_of(*process)?;
+        let Alarms { count, last } = &running.alarms;
+        let times = if *count == 1 { String::new() } else { format!(" ({count} lines so far)") };
+        Some(format!("worker {worker} raised an alarm{times}: {last}"))
     }
 
     fn reason(&self) -> Option<String> {
@@ -176,7 +210,8 @@ impl Managed {
                 self.version
             )),
         };
-        let parts: Vec<String> = folder.into_iter().chain(self.life.reason().map(str::to_owned)).collect();
+        let own = self.life.reason().map(str::to_owned);
+        let parts: Vec<String> = folder.into_iter().chain(own).chain(self.alarm()).collect();
         (!parts.is_empty()).then(|| parts.join("\n"))
     }
 }

@@ -42,6 +42,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config;
 use crate::deploy::VersionChange;
+use crate::journal::{Journal, What};
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
@@ -116,6 +117,7 @@ struct Supervisor {
     live: Arc<Live>,
     places: Places,
     logs: LogStore,
+    journal: Journal,
     turns: Arc<Semaphore>,
     last_serial: u64,
     events: mpsc::Sender<Event>,
@@ -161,7 +163,11 @@ pub fn spawn(
             (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
         })
         .collect();
-    let logs = LogStore::default();
+    let logs = LogStore::open(&settings.state);
+    for (name, service) in &settings.services {
+        logs.configure(name, service.logs.clone());
+    }
+    let journal = Journal::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
@@ -174,12 +180,13 @@ pub fn spawn(
         live,
         places,
         logs: logs.clone(),
+        journal: journal.clone(),
         turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
         last_serial: 0,
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs };
+    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs, journal };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -209,6 +216,7 @@ impl Supervisor {
             self.handle(event);
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
+                self.logs.flush().await;
                 for done in waiting {
                     // Who no longer waits need not know.
                     let _ = done.send(());
@@ -260,14 +268,20 @@ impl Supervisor {
             service.versions.remove(&key.version);
             self.logs.forget(&key.service, &key.version);
         }
+        let (view, mut before) = (Arc::new(view), None);
         self.registry.update(|services| {
             let versions = &mut services.entry(key.service.clone()).or_default().versions;
-            if gone {
-                versions.remove(&key.version);
+            before = if gone {
+                versions.remove(&key.version)
             } else {
-                versions.insert(key.version.clone(), Arc::new(view));
-            }
+                versions.insert(key.version.clone(), view.clone())
+            };
         });
+        let is_new = before.is_none_or(|before| before.state != view.state || before.reason != view.reason);
+        if is_new {
+            let what = What::State { state: view.state, reason: view.reason.clone() };
+            self.journal.record(&key.service, Some(&key.version), what);
+        }
     }
 
     fn version(&mut self, key: &Key) -> Option<&mut Managed> {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::health;
+use super::output::Listening;
 use super::tree::{Listener, Tree};
 use super::worker::{Report, Reporter};
-use crate::config::{ReadyCheck, RunSpec};
+use crate::config::{Ready, ReadyCheck, RunSpec};
 use crate::registry::Address;
 
 /// A tree that the blocking threads look at in turn.
@@ -39,6 +40,7 @@ pub(crate) async fn wait(
     spec: &RunSpec,
     address: &Address,
     tree: &SharedTree,
+    said: &mut Listening,
     reporter: &Reporter,
 ) -> Verdict {
     let ready = &spec.ready;
@@ -50,11 +52,14 @@ pub(crate) async fn wait(
         let failure = match &ready.check {
             ReadyCheck::After(time) => {
                 tokio::time::sleep(time.saturating_sub(started.elapsed())).await;
-                match who_listens(tree, address).await {
-                    Listener::Other => return Verdict::PortTaken,
-                    Listener::Own | Listener::Nobody => return Verdict::Ready,
-                }
+                return unless_taken(tree, address).await;
             }
+            ReadyCheck::Log(pattern) => match tokio::time::timeout(ready.deadline, said.line()).await {
+                Ok(()) => return unless_taken(tree, address).await,
+                Err(_) => {
+                    return late(ready, &format!("no line that it printed matches `{}`", pattern.as_str()));
+                }
+            },
             ReadyCheck::Http(_) | ReadyCheck::Tcp => {
                 // Connecting costs little; /proc lists every connection of the machine.
                 match health::connects(address, ready.timeout).await {
@@ -71,7 +76,7 @@ pub(crate) async fn wait(
             }
         };
         if last {
-            return Verdict::Late(format!("did not become ready within {:?}: {failure}", ready.deadline));
+            return late(ready, &failure);
         }
         tokio::time::sleep(ready.interval).await;
     }
@@ -80,7 +85,19 @@ pub(crate) async fn wait(
 async fn check(spec: &RunSpec, address: &Address) -> Result<(), String> {
     match &spec.ready.check {
         ReadyCheck::Http(path) => health::http(address, spec.protocol, path, spec.ready.timeout).await,
-        ReadyCheck::Tcp | ReadyCheck::After(_) => Ok(()),
+        ReadyCheck::Tcp | ReadyCheck::After(_) | ReadyCheck::Log(_) => Ok(()),
+    }
+}
+
+fn late(ready: &Ready, failure: &str) -> Verdict {
+    Verdict::Late(format!("did not become ready within {:?}: {failure}", ready.deadline))
+}
+
+/// For checks that ask nobody: ready, unless somebody else listens in its place.
+async fn unless_taken(tree: &SharedTree, address: &Address) -> Verdict {
+    match who_listens(tree, address).await {
+        Listener::Other => Verdict::PortTaken,
+        Listener::Own | Listener::Nobody => Verdict::Ready,
     }
 }
 

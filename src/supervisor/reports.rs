@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use super::lifecycle::{Event, ProcessId};
+use super::lifecycle::{End, Event, ProcessId};
+use super::managed::Managed;
+use super::output::Alarms;
 use super::readiness::Verdict;
 use super::worker::Report;
 use super::{Key, Supervisor};
+use crate::journal::What;
 use crate::registry::Upstream;
 
 impl Supervisor {
     pub(super) fn reported(&mut self, key: &Key, process: ProcessId, report: Report) {
+        self.write_down(key, process, &report);
         let Some(version) = self.version(key) else { return };
         let event = match report {
             Report::Spawned { pid, address } => {
@@ -21,9 +25,18 @@ impl Supervisor {
                 return;
             }
             Report::Noted(note) => Event::Noted(process, note),
+            Report::Alarms(alarms) => {
+                version.note_alarms(process, alarms);
+                self.publish(key);
+                self.restart_alarmed(key, process);
+                return;
+            }
             Report::Verdict(Verdict::Ready) => {
                 self.give_upstream(key, process);
-                Event::Passed(process)
+                self.step(key, Event::Passed(process));
+                // One that was raised before may have the worker replaced only now.
+                self.restart_alarmed(key, process);
+                return;
             }
             Report::Verdict(Verdict::Late(why)) => Event::Late(process, why),
             Report::Verdict(Verdict::PortTaken) => Event::PortTaken(process),
@@ -34,6 +47,38 @@ impl Supervisor {
             }
         };
         self.step(key, event);
+    }
+
+    /// What people may want to read later.
+    fn write_down(&mut self, key: &Key, process: ProcessId, report: &Report) {
+        let Some(version) = self.version(key) else { return };
+        let Some(worker) = version.life.worker_of(process) else { return };
+        let pid = version.processes.get(&process).and_then(|running| running.pid);
+        let what = match (report, pid) {
+            (Report::Spawned { pid, .. }, _) => What::Started { worker, pid: *pid },
+            (Report::Verdict(Verdict::Ready), Some(pid)) => What::Ready { worker, pid },
+            (Report::Alarms(Alarms { count, last }), Some(pid)) => {
+                What::Alarm { worker, pid, count: *count, line: last.clone() }
+            }
+            (Report::Ended(End::Told), Some(pid)) => What::Ended { worker, pid, why: None },
+            (Report::Ended(End::ByItself(why) | End::PortTaken(why)), Some(pid)) => {
+                What::Ended { worker, pid, why: Some(why.clone()) }
+            }
+            _ => return,
+        };
+        self.journal.record(&key.service, Some(&key.version), what);
+    }
+
+    /// Has a process replaced that raised an alarm, where the service says so.
+    fn restart_alarmed(&mut self, key: &Key, process: ProcessId) {
+        let alarm = self.services.get(&key.service).and_then(|service| service.config.alarm.as_ref());
+        let restarts = alarm.is_some_and(|alarm| alarm.restart);
+        let raised = |version: &mut Managed| {
+            version.processes.get(&process).is_some_and(|running| running.alarms.count > 0)
+        };
+        if restarts && self.version(key).is_some_and(raised) {
+            self.step(key, Event::Alarmed(process));
+        }
     }
 
     /// Makes the data-plane side of a process that is ready.

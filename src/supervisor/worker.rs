@@ -16,12 +16,12 @@ use tokio::time::Instant;
 
 use super::launch::{self, Identity};
 use super::lifecycle::{End, ProcessId};
-use super::output::{LogStore, Printer, Stream};
+use super::output::{self, Alarms, Ears, Heard, Listening, LogStore, Printer, Stream};
 use super::place::{Place, Places};
 use super::readiness::{self, SharedTree, Verdict, ask};
 use super::tree::{Listener, Tree};
 use super::{Event, Key};
-use crate::config::{RunCommand, RunSpec};
+use crate::config::{Alarm, RunCommand, RunSpec};
 use crate::registry::Address;
 
 /// A start that takes longer lets the next one begin: a worker that hangs must not hold up the others.
@@ -43,6 +43,8 @@ pub(crate) struct Launch {
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) places: Places,
     pub(crate) logs: LogStore,
+    /// Which of its lines are an alarm.
+    pub(crate) alarm: Option<Arc<Alarm>>,
     /// Starts wait for their turn here; none for one that is urgent.
     pub(crate) turns: Option<Arc<Semaphore>>,
 }
@@ -54,6 +56,8 @@ pub(crate) enum Report {
     Spawned { pid: u32, address: Address },
     /// Something worth knowing while it is not ready.
     Noted(String),
+    /// It has printed lines that are an alarm.
+    Alarms(Alarms),
     /// It is ready, late, or has lost its port.
     Verdict(Verdict),
     /// The process has ended; what it started is being ended.
@@ -94,6 +98,8 @@ struct Process {
     place: Place,
     tree: SharedTree,
     readers: Vec<JoinHandle<()>>,
+    /// Whether it has printed the line that shows that it is ready.
+    said: Listening,
 }
 
 /// Why it is watched no longer.
@@ -111,7 +117,7 @@ async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Repo
             _ = &mut *told => return End::Told,
         },
     };
-    let mut process = match start(launch).await {
+    let mut process = match start(launch, reporter).await {
         Ok(process) => process,
         Err(why) => return End::ByItself(format!("could not be started: {why}")),
     };
@@ -129,7 +135,7 @@ async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Repo
 }
 
 /// Starts the process, or says why it cannot be.
-async fn start(launch: &Launch) -> Result<Process, String> {
+async fn start(launch: &Launch, reporter: &Reporter) -> Result<Process, String> {
     let Launch { who, run, spec, .. } = launch;
     if let Some(folder) = who.pidfile.parent() {
         let made = tokio::fs::create_dir_all(folder).await;
@@ -141,8 +147,14 @@ async fn start(launch: &Launch) -> Result<Process, String> {
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
     let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile)));
-    let readers = read_output(&mut child, launch, pid);
-    Ok(Process { child, pid, place, tree, readers })
+    let (ears, Heard { ready: said, alarms }) = Ears::new(&spec.ready.check, launch.alarm.clone());
+    let mut readers = read_output(&mut child, launch, pid, &ears);
+    if let Some(alarms) = alarms {
+        let reporter = reporter.clone();
+        let tell = async move |alarms| reporter.send(Report::Alarms(alarms)).await;
+        readers.push(tokio::spawn(output::report(alarms, tell)));
+    }
+    Ok(Process { child, pid, place, tree, readers, said })
 }
 
 impl Process {
@@ -157,7 +169,7 @@ impl Process {
     ) -> Watched {
         let turn_over = Instant::now() + TURN_MAX;
         let address = self.place.address();
-        let readiness = readiness::wait(&launch.spec, &address, &self.tree, reporter);
+        let readiness = readiness::wait(&launch.spec, &address, &self.tree, &mut self.said, reporter);
         tokio::pin!(readiness);
         let (mut waiting, mut passed) = (true, false);
         loop {
@@ -236,13 +248,14 @@ fn quote(how: &str, lines: &[Arc<str>]) -> String {
     text
 }
 
-fn read_output(child: &mut Child, launch: &Launch, pid: u32) -> Vec<JoinHandle<()>> {
+fn read_output(child: &mut Child, launch: &Launch, pid: u32, ears: &Ears) -> Vec<JoinHandle<()>> {
     let printer = |stream| Printer {
         service: launch.who.service.clone(),
         version: launch.who.version.clone(),
         worker: launch.who.worker,
         pid,
         stream,
+        ears: ears.clone(),
     };
     let stdout =
         child.stdout.take().map(|out| tokio::spawn(printer(Stream::Stdout).read(out, launch.logs.clone())));

@@ -8,6 +8,7 @@ pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod http2;
 pub(super) mod limits;
+pub(super) mod logs;
 pub(super) mod streams;
 
 use bodies::{BODIES, COMPRESS};
@@ -59,7 +60,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 18] = [
+pub(super) const ALL: [&Section; 19] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -78,6 +79,7 @@ pub(super) const ALL: [&Section; 18] = [
     &RUN,
     &READY,
     &STOP,
+    &logs::LOGS,
 ];
 
 const fn key(
@@ -241,6 +243,9 @@ pub(super) const SERVICE: Section = Section {
         ),
         streams::DRAIN_KEY,
         streams::UPGRADE,
+        logs::LOGS_KEY,
+        logs::ALARM,
+        logs::RESTART_ON_ALARM,
     ],
 };
 
@@ -299,10 +304,11 @@ pub(super) const RUN: Section = Section {
 pub(super) const READY: Section = Section {
     title: "Readiness",
     path: "services.NAME.ready",
-    doc: "How a worker shows that it is ready: one of `http`, `tcp` and `after`.",
+    doc: "How a worker shows that it is ready: one of `http`, `tcp`, `log` and `after`.",
     keys: &[
         key("http", "path", Words("none"), "/healthz", "A GET of this path must answer 2xx or 3xx."),
         key("tcp", "`true`", Value("true"), "true", "A connection to its port or socket must be accepted."),
+        logs::READY_LOG,
         key("after", "duration", Words("none"), "5s", "It must have run for this long. Nothing is asked."),
         key("interval", "duration, from 10ms", Value("200ms"), "1s", "Time between two checks."),
         key("timeout", "duration, from 10ms", Value("5s"), "2s", "The longest one check may take."),

@@ -18,6 +18,7 @@
 //! - Every started process is known until it has ended; nothing is started unless the version is to run.
 //! - Stop always leads to stopped, and a version that once was ready fails only when it has lost every worker.
 
+mod alarm;
 mod crash;
 mod event;
 mod reconcile;
@@ -207,6 +208,7 @@ impl Lifecycle {
                 }
             }
             Event::Passed(process) => self.passed(process, now, effects),
+            Event::Alarmed(process) => self.alarmed(process, now, effects),
             Event::Late(process, why) => {
                 if self.phase(process) == Some(Phase::Starting) {
                     self.terminate(process, effects);
@@ -235,6 +237,7 @@ impl Lifecycle {
                     && slot.crashes.is_over(timer)
                 {
                     slot.restarts += 1;
+                    self.replace_alarmed(worker);
                 }
             }
         }

@@ -2,8 +2,10 @@
 //!
 //! Every version is run as `sh ./run.sh`, so that each test writes the program it needs into the version's folder.
 
+mod alarms;
 mod faults;
 mod life;
+mod logs;
 mod stop;
 mod unix;
 
@@ -13,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchman::config::{Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop};
+use switchman::config::{
+    Alarm, Logs, Pattern, Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop,
+};
 use switchman::deploy::{ChangeKind, VersionChange};
 use switchman::hint::Problems;
 use switchman::registry::{self, Address, Registry};
@@ -58,12 +62,20 @@ struct World {
     root: Arc<TempDir>,
     state: Arc<TempDir>,
     spec: RunSpec,
+    extra: Extra,
     handle: SupervisorHandle,
     task: JoinHandle<()>,
     changes: mpsc::Sender<VersionChange>,
     registry: watch::Receiver<Arc<registry::Snapshot>>,
     rules: watch::Sender<Arc<Published>>,
     live: Arc<Live>,
+}
+
+/// What a service says beside how its versions run.
+#[derive(Clone, Default)]
+struct Extra {
+    logs: Logs,
+    alarm: Option<Arc<Alarm>>,
 }
 
 /// One worker that is stopped without mercy, and has to be ready within ten seconds.
@@ -92,11 +104,19 @@ fn deadline(ms: u64) -> RunSpec {
 
 impl World {
     fn new(spec: RunSpec) -> Self {
-        Self::over(Arc::new(TempDir::new().unwrap()), Arc::new(TempDir::new().unwrap()), spec)
+        Self::with(spec, Extra::default())
+    }
+
+    fn with(spec: RunSpec, extra: Extra) -> Self {
+        Self::start(Arc::new(TempDir::new().unwrap()), Arc::new(TempDir::new().unwrap()), spec, extra)
     }
 
     /// Over folders that are there.
     fn over(root: Arc<TempDir>, state: Arc<TempDir>, spec: RunSpec) -> Self {
+        Self::start(root, state, spec, Extra::default())
+    }
+
+    fn start(root: Arc<TempDir>, state: Arc<TempDir>, spec: RunSpec, extra: Extra) -> Self {
         let service = Service {
             root: root.path().to_owned(),
             hosts: Vec::new(),
@@ -105,6 +125,8 @@ impl World {
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
+            logs: extra.logs.clone(),
+            alarm: extra.alarm.clone(),
             run: spec.clone(),
         };
         let app = ServiceName::from(APP);
@@ -121,13 +143,13 @@ impl World {
         tokio::spawn(routing::run(live.clone(), registry.clone(), readers, hosts));
         let (changes, changed) = mpsc::channel(64);
         let (handle, task) = supervisor::spawn(settings, writer, changed, live.clone());
-        Self { root, state, spec, handle, task, changes, registry, rules, live }
+        Self { root, state, spec, extra, handle, task, changes, registry, rules, live }
     }
 
     /// Ends this supervisor, and starts another one over the same folders.
     async fn restarted(self) -> Self {
         self.end().await;
-        Self::over(self.root, self.state, self.spec)
+        Self::start(self.root, self.state, self.spec, self.extra)
     }
 
     async fn end(&self) {

@@ -18,6 +18,7 @@ enum Chance {
     Late(usize),
     PortTaken(usize),
     Crash(usize),
+    Alarm(usize),
     EndOfTold,
     EndOfDrain,
     Retry,
@@ -37,6 +38,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         1 => (0_usize..8).prop_map(Chance::Late),
         1 => (0_usize..8).prop_map(Chance::PortTaken),
         3 => (0_usize..8).prop_map(Chance::Crash),
+        2 => (0_usize..8).prop_map(Chance::Alarm),
         6 => Just(Chance::EndOfTold),
         4 => Just(Chance::EndOfDrain),
         4 => Just(Chance::Retry),
@@ -71,6 +73,7 @@ impl World {
             }
             Chance::PortTaken(n) => self.pick(n).into_iter().for_each(|p| self.step(Event::PortTaken(p))),
             Chance::Crash(n) => self.pick(n).into_iter().for_each(|p| self.crash(p)),
+            Chance::Alarm(n) => self.pick(n).into_iter().for_each(|p| self.step(Event::Alarmed(p))),
             Chance::EndOfTold => {
                 let told = self.told.iter().copied().find(|p| self.live.contains_key(p));
                 told.into_iter().for_each(|p| self.step(Event::Ended(p, End::Told)));
