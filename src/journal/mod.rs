@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 pub use event::{Event, What};
 pub use rules::follow as follow_rules;
@@ -27,6 +28,7 @@ const FOLLOW_LAG: usize = 1_024;
 pub struct Journal {
     kept: Arc<Mutex<Kept>>,
     followers: broadcast::Sender<Arc<Event>>,
+    closed: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,11 @@ struct Kept {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { kept: Arc::default(), followers: broadcast::Sender::new(FOLLOW_LAG) }
+        Self {
+            kept: Arc::default(),
+            followers: broadcast::Sender::new(FOLLOW_LAG),
+            closed: CancellationToken::new(),
+        }
     }
 }
 
@@ -64,6 +70,16 @@ impl Journal {
         let kept = self.kept();
         let begin = kept.events.partition_point(|event| event.id <= id);
         (kept.events.range(begin..).cloned().collect(), self.followers.subscribe())
+    }
+
+    /// Nothing happens any more: who follows is told the end.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Ends when nothing happens any more.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

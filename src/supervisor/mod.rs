@@ -216,7 +216,8 @@ impl Supervisor {
             self.handle(event);
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
-                self.logs.flush().await;
+                self.logs.close().await;
+                self.journal.close();
                 for done in waiting {
                     // Who no longer waits need not know.
                     let _ = done.send(());

@@ -94,11 +94,20 @@ struct Following {
 }
 
 impl Following {
+    /// The next one that happens; none when nothing does any more.
+    async fn come(&mut self) -> Option<Result<Arc<Event>, RecvError>> {
+        tokio::select! {
+            biased;
+            event = self.coming.recv() => Some(event),
+            () = self.journal.closed() => None,
+        }
+    }
+
     async fn next(&mut self) -> Option<Arc<Event>> {
         loop {
             let event = match self.ready.pop_front() {
                 Some(event) => event,
-                None => match self.coming.recv().await {
+                None => match self.come().await? {
                     Ok(event) => event,
                     Err(RecvError::Lagged(_)) => {
                         let (missed, coming) = self.journal.after(self.last);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use super::files;
 use super::printer::WAIT_MAX;
@@ -36,6 +37,8 @@ pub struct LogStore {
     followers: broadcast::Sender<LogLine>,
     /// The folder of all logs; none: lines are kept in memory only.
     folder: Option<Arc<Path>>,
+    /// Cancelled when nothing comes any more.
+    pub(super) closed: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +69,12 @@ pub(super) struct Snapshot {
 impl Default for LogStore {
     /// One that keeps lines in memory only.
     fn default() -> Self {
-        Self { shared: Arc::default(), followers: broadcast::Sender::new(FOLLOW_LAG), folder: None }
+        Self {
+            shared: Arc::default(),
+            followers: broadcast::Sender::new(FOLLOW_LAG),
+            folder: None,
+            closed: CancellationToken::new(),
+        }
     }
 }
 
@@ -139,8 +147,14 @@ impl LogStore {
         self.shared().versions.remove(&(service.clone(), version.clone()));
     }
 
+    /// Nothing comes any more: everything is written, and who follows is told the rest and then the end.
+    pub(crate) async fn close(&self) {
+        self.flush().await;
+        self.closed.cancel();
+    }
+
     /// Waits until everything is written that was printed so far, for a second at the most.
-    pub(crate) async fn flush(&self) {
+    pub(super) async fn flush(&self) {
         let writers: Vec<Writer> = self.shared().writers.values().cloned().collect();
         for writer in writers {
             flush(&writer).await;
@@ -189,10 +203,16 @@ impl LogStore {
         let mut shared = self.shared();
         let now = now();
         let first = shared.next(now);
-        for ((stream, line), n) in all.zip(0_i64..) {
+        // Of very many, the first ones would be pushed out of memory at once.
+        let (followed, kept_from) =
+            (self.followers.receiver_count() > 0, lines.len().saturating_sub(LINES_MAX));
+        for (n, (stream, line)) in all.enumerate() {
             let at = if n == 0 { first } else { shared.next(now) };
             if room.is_some() {
                 Record { at, stream, pid: *pid, text: line }.write(&mut text);
+            }
+            if !followed && n < kept_from {
+                continue;
             }
             let line = LogLine {
                 at,
@@ -203,7 +223,7 @@ impl LogStore {
                 stream,
                 text: Arc::from(String::from_utf8_lossy(line)),
             };
-            if self.followers.receiver_count() > 0 {
+            if followed {
                 // Who followed may have gone meanwhile.
                 let _ = self.followers.send(line.clone());
             }

@@ -8,6 +8,7 @@ mod docs;
 mod deploy;
 mod faults;
 mod grpc;
+mod logs;
 mod promote;
 mod rules;
 mod streams;

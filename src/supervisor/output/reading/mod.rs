@@ -99,6 +99,8 @@ impl LogStore {
 impl Reading {
     async fn run(mut self, follow: bool) {
         loop {
+            // Once it is closed, what is kept is all there will be.
+            let follow = follow && !self.store.closed.is_cancelled();
             // First listen, then read: what comes in between is known by its time.
             let coming = self.store.follow();
             let snapshot = self.store.snapshot(&self.service, &self.version).await;
@@ -108,19 +110,21 @@ impl Reading {
             if !follow || !read.unwrap_or(false) {
                 return;
             }
-            // It was too slow: what it has missed is in the files by now.
+            // It was too slow, or nothing more comes: what it has missed is in the files by now.
             let Some(missed) = self.live(coming, upto).await else { return };
             self.query.since = Some(missed);
             self.query.lines = None;
         }
     }
 
-    /// Hands on what comes after `upto`, until nobody wants it any more, or lines were missed: then since when.
+    /// Hands on what comes after `upto`, until nobody wants it any more, or there may be lines that it does not see:
+    /// then since when.
     async fn live(&self, mut coming: broadcast::Receiver<LogLine>, mut upto: Timestamp) -> Option<Timestamp> {
         loop {
             let mut line = tokio::select! {
                 line = coming.recv() => line,
                 () = self.out.closed() => return None,
+                () = self.store.closed.cancelled() => return Some(after(upto)),
             };
             let mut portion = Vec::new();
             let missed = loop {
