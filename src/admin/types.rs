@@ -241,7 +241,7 @@ pub struct Event {
     /// The version it is about.
     pub version: Option<String>,
     /// What kind of thing: `state`, `asked`, `worker-started`, `worker-ready`, `worker-ended`, `alarm`, `alias`, `rules`,
-    /// `rules-refused`, `source`. There may be more one day.
+    /// `rules-refused`, `source`, `logs`. There may be more one day.
     pub kind: String,
     /// The state, where it is about that.
     #[serde(default, skip_serializing_if = "Option::is_none")]

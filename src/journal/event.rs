@@ -92,6 +92,11 @@ pub enum What {
         /// What is wrong with it.
         why: String,
     },
+    /// What workers print cannot be written to files, or can again.
+    Logs {
+        /// Why it cannot; none: it can.
+        failing: Option<String>,
+    },
     /// The source of rules and aliases cannot be reached, or can again.
     Source {
         /// Whether it cannot.
@@ -112,6 +117,7 @@ impl What {
             Self::Alias { .. } => "alias",
             Self::Rules { .. } => "rules",
             Self::RulesRefused { .. } => "rules-refused",
+            Self::Logs { .. } => "logs",
             Self::Source { .. } => "source",
         }
     }
@@ -155,6 +161,14 @@ impl fmt::Display for What {
             Self::RulesRefused { why } => {
                 write!(f, "a rule document was refused, what was in force stays: {}", short(why))
             }
+            Self::Logs { failing: Some(why) } => {
+                write!(
+                    f,
+                    "what workers print cannot be written and is lost meanwhile; they go on: {}",
+                    short(why)
+                )
+            }
+            Self::Logs { failing: None } => f.write_str("what workers print is written again"),
             Self::Source { away: true } => {
                 f.write_str("the source of rules and aliases cannot be reached; what is in force stays")
             }

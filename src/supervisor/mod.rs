@@ -163,11 +163,11 @@ pub fn spawn(
             (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
         })
         .collect();
-    let logs = LogStore::open(&settings.state);
+    let journal = Journal::default();
+    let logs = LogStore::open(&settings.state, &journal);
     for (name, service) in &settings.services {
         logs.configure(name, service.logs.clone());
     }
-    let journal = Journal::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);

@@ -61,7 +61,7 @@ pub(super) async fn events(
     let following = Following { journal, coming, ready: kept.into(), last, service: asked.service };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
-        let data = sse::Event::default().id(event.id.to_string()).event("event");
+        let data = sse::Event::default().id(event.id.to_string());
         // Numbers and text can always be written.
         let data = data.json_data(view::event(&event)).unwrap_or_default();
         Some((Ok::<_, Infallible>(data), following))

@@ -15,14 +15,15 @@ use super::record::Record;
 use super::writer::{Batch, Writer};
 use super::{LogLine, Printer, Stream};
 use crate::config::Logs;
+use crate::journal::Journal;
 use crate::version::{ServiceName, VersionId, WorkerId};
 
 /// Lines kept in memory of each worker. With 50 versions of 4 workers, memory holds 60 MiB at the most.
 pub(super) const LINES_MAX: usize = 500;
 /// Bytes of text kept in memory of each worker.
 pub(super) const BYTES_MAX: usize = 256 * 1024;
-/// Lines that a follower may lag behind before it has to read them from the files.
-const FOLLOW_LAG: usize = 4_096;
+/// Lines that a follower may lag behind before it has to read them from the files. They may be long.
+const FOLLOW_LAG: usize = 512;
 /// The folder of all logs, in the state folder.
 const LOGS_FOLDER: &str = "logs";
 /// Of a line's prefix in a file, about so many bytes.
@@ -37,6 +38,8 @@ pub struct LogStore {
     followers: broadcast::Sender<LogLine>,
     /// The folder of all logs; none: lines are kept in memory only.
     folder: Option<Arc<Path>>,
+    /// Where it is written down when a disk does not take lines.
+    journal: Journal,
     /// Cancelled when nothing comes any more.
     pub(super) closed: CancellationToken,
 }
@@ -73,6 +76,7 @@ impl Default for LogStore {
             shared: Arc::default(),
             followers: broadcast::Sender::new(FOLLOW_LAG),
             folder: None,
+            journal: Journal::default(),
             closed: CancellationToken::new(),
         }
     }
@@ -80,8 +84,9 @@ impl Default for LogStore {
 
 impl LogStore {
     /// One that writes below the state folder. Services that it is not told of are kept in memory only.
-    pub(crate) fn open(state: &Path) -> Self {
-        let store = Self { folder: Some(state.join(LOGS_FOLDER).into()), ..Self::default() };
+    pub(crate) fn open(state: &Path, journal: &Journal) -> Self {
+        let folder = Some(state.join(LOGS_FOLDER).into());
+        let store = Self { folder, journal: journal.clone(), ..Self::default() };
         // What lies in files was printed before.
         store.shared().last = now();
         store
@@ -94,7 +99,7 @@ impl LogStore {
         if let Some(writer) = shared.writers.get(service) {
             return writer.configure(settings);
         }
-        match Writer::start(service, folder, settings) {
+        match Writer::start(service, folder, settings, self.journal.clone()) {
             Ok(writer) => drop(shared.writers.insert(service.clone(), writer)),
             Err(error) => {
                 tracing::error!(%service, %error, "what its workers print is kept in memory only: no thread for the files");

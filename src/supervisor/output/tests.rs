@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{Logs, Pattern};
+use crate::journal::Journal;
 
 /// A store on a real folder, with one service.
 struct World {
@@ -81,7 +82,7 @@ impl World {
 }
 
 fn open(state: &Path, settings: Logs) -> LogStore {
-    let store = LogStore::open(state);
+    let store = LogStore::open(state, &Journal::default());
     store.configure(&"app".into(), settings);
     store
 }

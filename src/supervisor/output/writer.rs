@@ -20,6 +20,7 @@ use super::files::{self, LogFile};
 use super::record::Record;
 use super::{LINE_MAX, Stream};
 use crate::config::Logs;
+use crate::journal::{Journal, What};
 use crate::version::{ServiceName, VersionId, WorkerId};
 
 /// Bytes of lines of one service that may wait for the disk.
@@ -61,12 +62,18 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread of a service, which writes below `folder`.
-    pub(super) fn start(service: &ServiceName, folder: PathBuf, settings: Logs) -> io::Result<Self> {
+    pub(super) fn start(
+        service: &ServiceName,
+        folder: PathBuf,
+        settings: Logs,
+        journal: Journal,
+    ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let disk = Disk {
             service: service.clone(),
             folder,
             settings,
+            journal,
             open: HashMap::new(),
             lost: HashMap::new(),
             failing: false,
@@ -117,6 +124,7 @@ struct Disk {
     service: ServiceName,
     folder: PathBuf,
     settings: Logs,
+    journal: Journal,
     open: HashMap<Worker, Open>,
     /// Lines that could not be written.
     lost: HashMap<Worker, u64>,
@@ -210,6 +218,7 @@ impl Disk {
             Ok(()) => {
                 self.failing = false;
                 tracing::info!(service = %self.service, "what workers print is written again");
+                self.journal.record(&self.service, None, What::Logs { failing: None });
             }
             Err(error) => {
                 let lines = rest.iter().filter(|byte| **byte == b'\n').count();
@@ -220,6 +229,8 @@ impl Disk {
                         service = %self.service, %folder, %error,
                         "what workers print cannot be written and is lost meanwhile; they go on"
                     );
+                    let failing = Some(format!("{folder}: {error}"));
+                    self.journal.record(&self.service, None, What::Logs { failing });
                 }
             }
         }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::file::Opened;
-use super::{Entry, PORTION, Query};
+use super::{Entry, Portion, Query};
 use crate::supervisor::output::store::{Snapshot, after};
 use crate::version::WorkerId;
 
@@ -18,15 +18,15 @@ pub(super) fn read(snapshot: Snapshot, query: &Query, out: &mpsc::Sender<Vec<Ent
     if let Some(lines) = query.lines {
         from = from.max(begin(&workers, query, lines));
     }
-    let mut lines = merge(workers.iter().map(|worker| worker.forward(from)).collect())
-        .filter(|line| line.at >= from && query.wants(line))
-        .peekable();
-    while lines.peek().is_some() {
-        if out.blocking_send(lines.by_ref().take(PORTION).collect()).is_err() {
+    let lines = merge(workers.iter().map(|worker| worker.forward(from)).collect());
+    let mut portion = Portion::default();
+    for line in lines.filter(|line| line.at >= from && query.wants(line)) {
+        portion.push(line);
+        if portion.is_full() && out.blocking_send(std::mem::take(&mut portion).lines).is_err() {
             return false;
         }
     }
-    true
+    portion.lines.is_empty() || out.blocking_send(portion.lines).is_ok()
 }
 
 /// When the last `lines` lines that are wanted begin.

@@ -21,8 +21,10 @@ use super::{LogLine, LogStore, Stream};
 use crate::config::Pattern;
 use crate::version::{ServiceName, VersionId, WorkerId};
 
-/// Lines that are handed on together.
+/// Lines that are handed on together ...
 const PORTION: usize = 512;
+/// ... if they do not have more bytes of text than about this.
+const PORTION_BYTES: usize = 256 * 1024;
 /// Portions that are read ahead of who wants them.
 const AHEAD: usize = 4;
 
@@ -66,6 +68,24 @@ impl Query {
         self.since.is_none_or(|since| line.at >= since)
             && self.worker.is_none_or(|worker| line.worker == worker)
             && self.grep.as_ref().is_none_or(|pattern| pattern.matches(&line.text))
+    }
+}
+
+/// Lines that are collected until it is time to hand them on.
+#[derive(Debug, Default)]
+struct Portion {
+    lines: Vec<Entry>,
+    bytes: usize,
+}
+
+impl Portion {
+    fn push(&mut self, line: Entry) {
+        self.bytes += line.text.len();
+        self.lines.push(line);
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines.len() >= PORTION || self.bytes >= PORTION_BYTES
     }
 }
 
@@ -126,19 +146,20 @@ impl Reading {
                 () = self.out.closed() => return None,
                 () = self.store.closed.cancelled() => return Some(after(upto)),
             };
-            let mut portion = Vec::new();
+            let mut portion = Portion::default();
             let missed = loop {
                 match line {
                     Ok(line) => {
                         if line.at > upto && line.service == self.service && line.version == self.version {
-                            portion.extend(Some(Entry::from(&line)).filter(|line| self.query.wants(line)));
+                            let line = Some(Entry::from(&line)).filter(|line| self.query.wants(line));
+                            line.into_iter().for_each(|line| portion.push(line));
                         }
                         upto = upto.max(line.at);
                     }
                     Err(RecvError::Lagged(_)) => break true,
                     Err(RecvError::Closed) => return None,
                 }
-                if portion.len() == PORTION {
+                if portion.is_full() {
                     break false;
                 }
                 line = match coming.try_recv() {
@@ -148,8 +169,8 @@ impl Reading {
                     Err(TryRecvError::Closed) => Err(RecvError::Closed),
                 };
             };
-            if !portion.is_empty() {
-                self.out.send(portion).await.ok()?;
+            if !portion.lines.is_empty() {
+                self.out.send(portion.lines).await.ok()?;
             }
             if missed {
                 return Some(after(upto));
