@@ -7,6 +7,7 @@
 pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod http2;
+pub(super) mod keep;
 pub(super) mod limits;
 pub(super) mod streams;
 
@@ -59,7 +60,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 18] = [
+pub(super) const ALL: [&Section; 22] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -75,7 +76,11 @@ pub(super) const ALL: [&Section; 18] = [
     &QUEUE,
     &BODIES,
     &COMPRESS,
+    &keep::KEEP,
+    &keep::HOOKS,
+    &keep::HOOK,
     &RUN,
+    &keep::WORKERS,
     &READY,
     &STOP,
 ];
@@ -274,7 +279,7 @@ pub(super) const RUN: Section = Section {
             "{NODE_ENV: production}",
             "Environment variables added to switchman's own. Values are taken as they are written.",
         ),
-        key("workers", "1 to 1000", Value("1"), "2", "Workers of a version."),
+        keep::WORKERS_KEY,
         key(
             "upstream",
             "`port` or `unix`",
