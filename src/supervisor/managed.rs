@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
+use super::upkeep::Upkeep;
 use crate::config::{Delivery, RunSpec};
 use crate::drain::{Patience, Window};
 use crate::metrics::VersionCounters;
@@ -30,12 +31,15 @@ pub(crate) struct Managed {
     pub(crate) spec: Arc<RunSpec>,
     /// How many workers a person asked for, over what `spec` says.
     pub(crate) scaled: Option<u32>,
+    /// How many its load has called for, over what `spec` says.
+    pub(crate) followed: Option<u32>,
+    pub(crate) upkeep: Upkeep,
     /// What people must know about its folder.
     pub(crate) folder: Folder,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
     state: (VersionState, Timestamp),
     delivery: Arc<Delivery>,
-    counters: Arc<VersionCounters>,
+    pub(crate) counters: Arc<VersionCounters>,
 }
 
 /// Whether the folder is still what the processes were started from.
@@ -90,6 +94,8 @@ impl Managed {
             life: Lifecycle::arriving(),
             spec,
             scaled: None,
+            followed: None,
+            upkeep: Upkeep::default(),
             folder: Folder::There,
             processes: BTreeMap::new(),
             state: (VersionState::Arriving, now),
@@ -100,7 +106,7 @@ impl Managed {
 
     /// How many workers it is to run.
     pub(crate) fn workers(&self) -> u32 {
-        self.scaled.unwrap_or(self.spec.workers).max(1)
+        self.scaled.or(self.followed).unwrap_or(self.spec.workers).max(1)
     }
 
     /// Tells the data plane of the workers that are to stop from `now` on, for the sake of their streams.
@@ -158,6 +164,7 @@ impl Managed {
                 })
                 .collect(),
             ready: self.life.ready().filter_map(upstream).collect(),
+            wake: self.upkeep.wake.clone(),
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),
         }
@@ -176,7 +183,12 @@ impl Managed {
                 self.version
             )),
         };
-        let parts: Vec<String> = folder.into_iter().chain(self.life.reason().map(str::to_owned)).collect();
+        let parts: Vec<String> = folder
+            .into_iter()
+            .chain(self.life.reason().map(str::to_owned))
+            .chain(self.upkeep.retired.clone())
+            .chain(self.upkeep.hooks.note.clone())
+            .collect();
         (!parts.is_empty()).then(|| parts.join("\n"))
     }
 }

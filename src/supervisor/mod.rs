@@ -15,9 +15,11 @@ pub mod command;
 pub mod output;
 
 mod answer;
+mod autoscale;
 mod effects;
 mod folder;
 mod health;
+mod hooks;
 mod launch;
 mod leftover;
 mod lifecycle;
@@ -27,14 +29,17 @@ mod place;
 mod port;
 mod readiness;
 mod reports;
+mod retention;
+mod sleep;
 mod socket;
 mod tree;
+mod upkeep;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -42,6 +47,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config;
 use crate::deploy::VersionChange;
+use crate::etcd;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
@@ -51,6 +57,7 @@ use managed::Managed;
 use memory::Memory;
 use output::LogStore;
 use place::Places;
+use upkeep::Before;
 use worker::Report;
 
 /// Versions that are started at the same time; more wait for their turn.
@@ -61,6 +68,8 @@ const RUN_FOLDER: &str = "run";
 const EVENTS_WAITING: usize = 1_024;
 /// Commands that may wait.
 const COMMANDS_WAITING: usize = 64;
+/// How often idle versions are looked for, and how busy the others are.
+const TICK: Duration = Duration::from_secs(1);
 /// How often ended orphans that nobody waits for are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(5);
 
@@ -73,6 +82,10 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// What nodes agree in about hooks that are run once for all of them; none: this is the only node.
+    pub etcd: Option<etcd::Cluster>,
+    /// The name of this node.
+    pub node: String,
 }
 
 /// Everything that the supervisor reacts to.
@@ -86,6 +99,14 @@ enum Event {
     Report(Key, ProcessId, Report),
     /// A drain or a back-off is over.
     Due(Key, lifecycle::Event),
+    /// The task of a hook has something to say; the number tells it from those of before.
+    Hook(Key, hooks::Kind, u64, hooks::Said),
+    /// A request came for a version that sleeps.
+    Wake(Key),
+    /// A second has passed.
+    Tick,
+    /// A folder could not be deleted; perhaps it can be now.
+    Prune(Key),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
     /// switchman ends.
@@ -104,6 +125,10 @@ struct Key {
 struct Service {
     config: config::Service,
     memory: Memory,
+    /// Whose turn it is to run `before_start`.
+    before_start: Arc<Semaphore>,
+    /// What `current` was when it was looked at last; none: it was not looked at.
+    current: Option<Option<VersionId>>,
     versions: BTreeMap<VersionId, Managed>,
 }
 
@@ -118,6 +143,11 @@ struct Supervisor {
     logs: LogStore,
     turns: Arc<Semaphore>,
     last_serial: u64,
+    last_hook: u64,
+    /// Hooks that are under way, those that are wanted no more among them.
+    hooks_under_way: usize,
+    /// What requests for versions that sleep ring.
+    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
     ending: Option<Vec<oneshot::Sender<()>>>,
@@ -132,6 +162,8 @@ struct Inbox {
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
+    rings: mpsc::UnboundedReceiver<(ServiceName, VersionId)>,
+    ticks: tokio::time::Interval,
     routing: watch::Receiver<u64>,
 }
 
@@ -158,7 +190,14 @@ pub fn spawn(
         .iter()
         .map(|(name, config)| {
             let memory = Memory::load(&settings.state, name);
-            (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
+            let service = Service {
+                config: config.clone(),
+                memory,
+                before_start: Arc::new(Semaphore::new(1)),
+                current: None,
+                versions: BTreeMap::new(),
+            };
+            (name.clone(), service)
         })
         .collect();
     let logs = LogStore::default();
@@ -166,7 +205,9 @@ pub fn spawn(
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
     let (shutdown_in, shutdown) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, shutdown, open: true, events, routing: live.watch() };
+    let (bell, rings) = mpsc::unbounded_channel();
+    let ticks = tokio::time::interval(TICK);
+    let inbox = Inbox { changes, commands, shutdown, open: true, events, rings, ticks, routing: live.watch() };
     let supervisor = Supervisor {
         settings,
         services,
@@ -176,6 +217,9 @@ pub fn spawn(
         logs: logs.clone(),
         turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
         last_serial: 0,
+        last_hook: 0,
+        hooks_under_way: 0,
+        bell,
         events: events_in,
         ending: None,
     };
@@ -193,9 +237,11 @@ impl Inbox {
                 self.open = asked.is_some();
                 Event::Shutdown(asked)
             }
+            Some((service, version)) = self.rings.recv() => Event::Wake(Key { service, version }),
             Some(change) = self.changes.recv() => Event::Change(change),
             Some(command) = self.commands.recv() => Event::Command(command),
             Ok(()) = self.routing.changed() => Event::Routing,
+            _ = self.ticks.tick() => Event::Tick,
         }
     }
 }
@@ -203,12 +249,13 @@ impl Inbox {
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
+        self.finish_pruning();
         leftover::end(self.settings.state.join(RUN_FOLDER)).await;
         loop {
             let event = inbox.next().await;
             self.handle(event);
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
-            if empty && let Some(waiting) = self.ending.take() {
+            if empty && self.hooks_under_way == 0 && let Some(waiting) = self.ending.take() {
                 for done in waiting {
                     // Who no longer waits need not know.
                     let _ = done.send(());
@@ -229,11 +276,21 @@ impl Supervisor {
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
-            Event::Routing => self.retire_what_lost_its_folder(),
+            Event::Hook(key, kind, number, said) => self.hook_said(&key, kind, number, said),
+            Event::Wake(key) => self.wake(&key),
+            Event::Tick => self.tick(Instant::now()),
+            Event::Prune(key) => self.prune_again(&key),
+            Event::Routing => {
+                self.retire_what_lost_its_folder();
+                self.wake_promoted();
+                self.retain_all();
+            }
             Event::Shutdown(done) => {
                 self.ending.get_or_insert_default().extend(done);
                 for key in self.keys() {
-                    self.step(&key, lifecycle::Event::Shutdown);
+                    if !self.before_stop(&key) {
+                        self.step(&key, lifecycle::Event::Shutdown);
+                    }
                 }
             }
         }
@@ -242,10 +299,12 @@ impl Supervisor {
     /// Decides, publishes, acts: in this order.
     fn step(&mut self, key: &Key, event: lifecycle::Event) {
         let Some(version) = self.version(key) else { return };
-        let now = std::time::Instant::now();
+        let now = Instant::now();
+        let before = Before::new(version, &event);
         let effects = version.life.step(event, now);
         // Before it is published: the data plane looks for streams that are to end when the registry changes.
         version.note_stops(&effects, now);
+        self.follow_up(key, before);
         self.publish(key);
         for effect in effects {
             self.carry_out(key, effect);

@@ -26,6 +26,7 @@ fn version(id: &str, state: VersionState, arrived: i64) -> Version {
         arrived: Timestamp::from_second(arrived).unwrap(),
         reason: None,
         workers: Vec::new(),
+        wake: None,
         ready: if state == VersionState::Ready { vec![worker] } else { Vec::new() },
         delivery: Arc::default(),
         counters: Arc::new(VersionCounters::new(1)),

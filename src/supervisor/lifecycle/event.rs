@@ -18,6 +18,15 @@ pub(crate) enum Event {
         /// From 1.
         workers: u32,
     },
+    /// It is to run; something must be done first.
+    Prepare,
+    /// A request came for it while it slept: start, with this many workers, before others that wait for their turn.
+    Wake {
+        /// From 1.
+        workers: u32,
+    },
+    /// It is to drain and stop until the next request comes.
+    Sleep,
     /// It is to drain and stop.
     Stop,
     /// Its folder is gone: it is to drain, stop and be forgotten.

@@ -47,7 +47,7 @@ impl Lifecycle {
         let new =
             Process { worker, phase: Phase::Starting, round: self.round, wanted: true, ready_since: None };
         self.processes.insert(process, new);
-        effects.push(Effect::Start { process, worker, urgent: self.was_ready });
+        effects.push(Effect::Start { process, worker, urgent: self.was_ready || self.woken });
     }
 
     pub(super) fn terminate(&mut self, process: ProcessId, effects: &mut Vec<Effect>) {

@@ -65,6 +65,8 @@ impl World {
             services: configured.iter().map(|n| (n.clone(), service(folder.path(), n))).collect(),
             threads: 1,
             state: state.clone(),
+            etcd: None,
+            node: "host-a".to_owned(),
         };
         let (changes, changed) = mpsc::channel(16);
         let (supervisor, _) = supervisor::spawn(settings, supervised, changed, live.clone());
@@ -279,6 +281,7 @@ pub(crate) fn version(service: &str, id: &str, state: VersionState) -> registry:
         arrived: at("2026-11-21T07:29:00Z"),
         reason: None,
         workers,
+        wake: None,
         ready,
         delivery: Arc::default(),
         counters: Arc::new(VersionCounters::new(1)),

@@ -145,6 +145,7 @@ impl Rig {
                 arrived: Timestamp::now(),
                 reason: None,
                 workers: Vec::new(),
+                wake: None,
                 ready: ready.clone(),
                 delivery: self.delivery.clone(),
                 counters: self.counters.clone(),

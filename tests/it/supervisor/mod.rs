@@ -113,6 +113,8 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
+            etcd: None,
+            node: "host-a".to_owned(),
         };
         let (writer, registry) = Registry::new();
         let (rules, rules_reader) = watch::channel(published(&[]));
