@@ -311,7 +311,7 @@ impl<S: Downstream> Connection<S> {
         // Subscribed before the first look, so that no change is missed.
         let mut changes = self.thread.live.watch();
         let mut woken: Option<Arc<Version>> = None;
-        let mut within = None;
+        let mut armed = false;
         loop {
             let (timeout, request) = match (self.look(b, true), &woken) {
                 (Look::Asleep(version, request), _) => {
@@ -336,10 +336,10 @@ impl<S: Downstream> Connection<S> {
                 (Look::Done(planned), _) => return planned,
                 (Look::More, _) => return Err(Unplanned::Gone),
             };
-            if within.is_none() {
+            if !armed {
+                armed = true;
                 let wake = woken.as_ref().and_then(|version| version.wake.as_ref());
-                let ticks = wake.map_or(self.thread.timeouts.wait, |wake| ticks(wake.within));
-                self.alarm.arm(*within.insert(ticks));
+                self.alarm.arm(wake.map_or(self.thread.timeouts.wait, |wake| ticks(wake.within)));
             }
             if !matches!(self.alarm.race(changes.changed()).await, Some(Ok(()))) {
                 // `unavailable: current` may still lead somewhere.

@@ -2,8 +2,12 @@
 //!
 //! Every version is run as `sh ./run.sh`, so that each test writes the program it needs into the version's folder.
 
+mod autoscale;
 mod faults;
+mod hooks;
 mod life;
+mod retention;
+mod sleep;
 mod stop;
 mod unix;
 
@@ -58,6 +62,7 @@ struct World {
     root: Arc<TempDir>,
     state: Arc<TempDir>,
     spec: RunSpec,
+    upkeep: Upkeep,
     handle: SupervisorHandle,
     task: JoinHandle<()>,
     changes: mpsc::Sender<VersionChange>,
@@ -97,6 +102,15 @@ impl World {
 
     /// Over folders that are there.
     fn over(root: Arc<TempDir>, state: Arc<TempDir>, spec: RunSpec) -> Self {
+        Self::with(root, state, spec, Upkeep::default())
+    }
+
+    /// A new one with this upkeep of its versions.
+    fn keeping(upkeep: Upkeep, spec: RunSpec) -> Self {
+        Self::with(Arc::new(TempDir::new().unwrap()), Arc::new(TempDir::new().unwrap()), spec, upkeep)
+    }
+
+    fn with(root: Arc<TempDir>, state: Arc<TempDir>, spec: RunSpec, upkeep: Upkeep) -> Self {
         let service = Service {
             root: root.path().to_owned(),
             hosts: Vec::new(),
@@ -105,7 +119,7 @@ impl World {
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
-            upkeep: Upkeep::default(),
+            upkeep: upkeep.clone(),
             run: spec.clone(),
         };
         let app = ServiceName::from(APP);
@@ -124,13 +138,13 @@ impl World {
         tokio::spawn(routing::run(live.clone(), registry.clone(), readers, hosts));
         let (changes, changed) = mpsc::channel(64);
         let (handle, task) = supervisor::spawn(settings, writer, changed, live.clone());
-        Self { root, state, spec, handle, task, changes, registry, rules, live }
+        Self { root, state, spec, upkeep, handle, task, changes, registry, rules, live }
     }
 
     /// Ends this supervisor, and starts another one over the same folders.
     async fn restarted(self) -> Self {
         self.end().await;
-        Self::over(self.root, self.state, self.spec)
+        Self::with(self.root, self.state, self.spec, self.upkeep)
     }
 
     async fn end(&self) {
