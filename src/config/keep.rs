@@ -94,7 +94,10 @@ pub(super) fn upkeep(service: &Fields<'_>, max_in_flight: Option<u32>) -> Upkeep
     let prune = service.get("prune").and_then(|r| {
         let prune = r.value(|text| value::one_of(text, &PRUNE))?;
         if prune && service.get("keep").is_none() {
-            r.error("`prune` deletes what is beyond `keep`, and there is no `keep`", "add it, as in `keep: 10`");
+            r.error(
+                "`prune` deletes what is beyond `keep`, and there is no `keep`",
+                "add it, as in `keep: 10`",
+            );
         }
         Some(prune)
     });

@@ -38,4 +38,3 @@ fn plain(error: &etcd_client::Error) -> String {
         None => status.message().to_owned(),
     }
 }
-

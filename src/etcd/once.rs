@@ -117,13 +117,15 @@ impl Once {
                     tell(format!("waits for {node}, which runs it for all nodes"));
                     LOOK
                 }
-                Ok(Turn::Ours(held)) => match self.work(&held, told, &work).await {
-                    Some(result) => return result,
-                    None => {
-                        tell("was ended, because etcd could not be reached to keep the other nodes from it".into());
-                        LOOK
+                Ok(Turn::Ours(held)) => {
+                    match self.work(&held, told, &work).await {
+                        Some(result) => return result,
+                        None => {
+                            tell("was ended, because etcd could not be reached to keep the other nodes from it".into());
+                            LOOK
+                        }
                     }
-                },
+                }
                 Err(failure) => {
                     tell(format!("waits for etcd at {}: {failure}", self.cluster.endpoints()));
                     backoff.next_delay()

@@ -9,7 +9,13 @@ pub(in crate::config) const KEEP: Section = Section {
     path: "services.NAME",
     doc: "What is run when a version starts and stops, how many versions are kept, and which of them sleep.",
     keys: &[
-        key("hooks", "map", Words("none"), "{before_start: ./migrate}", "Commands that are run at points of a version's life."),
+        key(
+            "hooks",
+            "map",
+            Words("none"),
+            "{before_start: ./migrate}",
+            "Commands that are run at points of a version's life.",
+        ),
         key(
             "keep",
             "1 to 10000",

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Client, CompactionOptions};
 use switchman::config::{self, RulesAt};
-use switchman::rules::publisher::{Aliases, Published};
 use switchman::etcd::Cluster;
+use switchman::rules::publisher::{Aliases, Published};
 use switchman::rules::source::{self, Change, ChangeError, ServiceRules, SourceSpec, Who};
 use switchman::version::ServiceName;
 use tempfile::TempDir;

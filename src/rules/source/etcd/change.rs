@@ -7,9 +7,9 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, SortOrder, SortTarget,
 use jiff::Timestamp;
 
 use crate::etcd::{Failure, in_time};
+use crate::rules::source::etcd::MESSAGE_BYTES_MAX;
 use crate::rules::source::etcd::mirror::{Contents, Keys, Mirror, Seen, Value};
 use crate::rules::source::etcd::write::{Write, decide};
-use crate::rules::source::etcd::MESSAGE_BYTES_MAX;
 use crate::rules::source::{Change, ChangeError, Who};
 
 /// Tries before a change is given up: for history keys that others took and answers that were lost.

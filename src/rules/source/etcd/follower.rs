@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::hint::Problem;
 use crate::etcd::{Cluster, Failure, in_time};
+use crate::hint::Problem;
 use crate::rules::source::etcd::mirror::{Contents, Keys, Mirror, Seen, Value};
 use crate::rules::source::etcd::{MESSAGE_BYTES_MAX, Request, View, change};
 
