@@ -169,7 +169,10 @@ pub(crate) fn wake_failed(version: &Version, now: Option<&Version>) -> Refusal {
 /// The answer where waking a version has taken too long.
 pub(crate) fn wake_timeout(version: &Version) -> Refusal {
     let within = version.wake.as_ref().map(|wake| wake.within).unwrap_or_default();
-    Refusal::new(Cause::WakeTimeout, format!("waited {within:?} for version {}, which is being woken", version.id))
+    Refusal::new(
+        Cause::WakeTimeout,
+        format!("waited {within:?} for version {}, which is being woken", version.id),
+    )
 }
 
 /// A parsed head as rules see it.

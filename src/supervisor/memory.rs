@@ -96,7 +96,12 @@ impl Memory {
     }
 
     /// Remembers what has become of the hooks for the folder with this identity.
-    pub(crate) fn set_ran(&mut self, version: &VersionId, folder: Option<Identity>, set: impl FnOnce(&mut Ran)) {
+    pub(crate) fn set_ran(
+        &mut self,
+        version: &VersionId,
+        folder: Option<Identity>,
+        set: impl FnOnce(&mut Ran),
+    ) {
         let Some(identity) = folder else { return };
         let mut ran = self.ran(version, folder);
         set(&mut ran);

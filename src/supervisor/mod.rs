@@ -207,7 +207,8 @@ pub fn spawn(
     let (shutdown_in, shutdown) = mpsc::channel(1);
     let (bell, rings) = mpsc::unbounded_channel();
     let ticks = tokio::time::interval(TICK);
-    let inbox = Inbox { changes, commands, shutdown, open: true, events, rings, ticks, routing: live.watch() };
+    let inbox =
+        Inbox { changes, commands, shutdown, open: true, events, rings, ticks, routing: live.watch() };
     let supervisor = Supervisor {
         settings,
         services,
@@ -255,7 +256,10 @@ impl Supervisor {
             let event = inbox.next().await;
             self.handle(event);
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
-            if empty && self.hooks_under_way == 0 && let Some(waiting) = self.ending.take() {
+            if empty
+                && self.hooks_under_way == 0
+                && let Some(waiting) = self.ending.take()
+            {
                 for done in waiting {
                     // Who no longer waits need not know.
                     let _ = done.send(());

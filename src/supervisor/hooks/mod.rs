@@ -159,7 +159,8 @@ impl Supervisor {
         if version.upkeep.hooks.before_stop.is_some() {
             return true;
         }
-        let wanted = service.config.upkeep.hooks.before_stop.is_some() && version.life.ready().next().is_some();
+        let wanted =
+            service.config.upkeep.hooks.before_stop.is_some() && version.life.ready().next().is_some();
         if wanted {
             self.begin(key, Kind::BeforeStop);
         }
@@ -207,12 +208,22 @@ impl Supervisor {
                         _ if told.is_cancelled() => Err(Unfinished::Told),
                         None => job.run(&told).await,
                         Some(cluster) => {
-                            let path = Once::key(&cluster, key.service.as_str(), key.version.as_str(), kind.as_str());
+                            let path = Once::key(
+                                &cluster,
+                                key.service.as_str(),
+                                key.version.as_str(),
+                                kind.as_str(),
+                            );
                             let once = Once { cluster, key: path, node, again };
                             let (waits_for, of) = (events.clone(), key.clone());
                             let tell = move |what: String| {
                                 // It is told again with the next look.
-                                let _ = waits_for.try_send(Event::Hook(of.clone(), kind, number, Said::Waits(what)));
+                                let _ = waits_for.try_send(Event::Hook(
+                                    of.clone(),
+                                    kind,
+                                    number,
+                                    Said::Waits(what),
+                                ));
                             };
                             let job = Arc::new(job);
                             let work = |told: CancellationToken| {

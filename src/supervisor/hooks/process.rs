@@ -52,7 +52,10 @@ impl Job {
         let kind = self.kind;
         let failed = |why: String| Unfinished::Failed(format!("{kind} {why}"));
         let mut child = self.command().spawn().map_err(|error| {
-            failed(format!("could not be started: {}", launch::explain_spawn(&error, &self.hook.run, &self.folder)))
+            failed(format!(
+                "could not be started: {}",
+                launch::explain_spawn(&error, &self.hook.run, &self.folder)
+            ))
         })?;
         // A child that was not waited for has its number.
         let pid = child.id().unwrap_or_default();
@@ -185,7 +188,8 @@ async fn end(tree: &SharedTree, child: &mut Child) {
         // So that it does not stay a zombie.
         let _ = tokio::time::timeout(pause, child.wait()).await;
         tokio::time::sleep(pause).await;
-        left = ask(tree, move |tree| if kill { tree.signal(Signal::KILL) } else { !tree.look().is_empty() }).await;
+        left = ask(tree, move |tree| if kill { tree.signal(Signal::KILL) } else { !tree.look().is_empty() })
+            .await;
         pause = (pause * 2).min(Duration::from_millis(250));
     }
     if left {

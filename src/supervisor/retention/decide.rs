@@ -100,18 +100,24 @@ mod tests {
     fn a_version_is_named_by_aliases_and_rules_also_with_a_share_of_nothing() {
         let document = "routes:\n  - {name: canary, split: {4f2a91c: 0%}}\n  - {name: beta, when: {method: GET}, to: beta}\n";
         let rules = published(document, &[("previous", "b001bee"), ("beta", "c0ffee0")]);
-        for (version, named) in
-            [("4f2a91c", true), ("4f2a91cdd0", true), ("b001bee", true), ("c0ffee0", true), ("deadbee", false)]
-        {
+        for (version, named) in [
+            ("4f2a91c", true),
+            ("4f2a91cdd0", true),
+            ("b001bee", true),
+            ("c0ffee0", true),
+            ("deadbee", false),
+        ] {
             assert_eq!(is_named(&version.into(), &rules), named, "{version}");
         }
     }
 
     fn any_version() -> impl Strategy<Value = Candidate> {
-        ("[a-f]{3}", 0_i64..20, any::<[bool; 3]>(), 0..3).prop_map(|(version, second, [in_use, held, _], life)| {
-            let (alive, at_rest) = (life == 0, life == 1);
-            Candidate { in_use, held, alive, at_rest, ..candidate(&version, second) }
-        })
+        ("[a-f]{3}", 0_i64..20, any::<[bool; 3]>(), 0..3).prop_map(
+            |(version, second, [in_use, held, _], life)| {
+                let (alive, at_rest) = (life == 0, life == 1);
+                Candidate { in_use, held, alive, at_rest, ..candidate(&version, second) }
+            },
+        )
     }
 
     proptest! {

@@ -65,7 +65,9 @@ impl Supervisor {
                 in_use: decide::is_named(id, &routing.rules) || routing.carries_traffic(id),
                 held: service.memory.is(Mark::Held, id),
                 // One that has just become complete is about to be started.
-                alive: version.life.is_wanted() || version.life.is_asleep() || state == VersionState::Arriving,
+                alive: version.life.is_wanted()
+                    || version.life.is_asleep()
+                    || state == VersionState::Arriving,
                 at_rest: there && at_rest,
             }
         };
@@ -96,7 +98,10 @@ impl Supervisor {
         let is_so = service.memory.is(Mark::Retired, &key.version);
         let Some(version) = service.versions.get_mut(&key.version) else { return };
         version.upkeep.retired = is_so.then(|| {
-            format!("newer versions are kept (`keep`), and nothing uses it; hint: switchman start {}", key.version)
+            format!(
+                "newer versions are kept (`keep`), and nothing uses it; hint: switchman start {}",
+                key.version
+            )
         });
     }
 
@@ -125,7 +130,8 @@ impl Supervisor {
         let (root, quiet) = (service.config.root.clone(), service.config.settle);
         let name = key.version.clone();
         tokio::spawn(async move {
-            let deleting = tokio::task::spawn_blocking(move || prune::delete(&root, name.as_str(), identity, quiet));
+            let deleting =
+                tokio::task::spawn_blocking(move || prune::delete(&root, name.as_str(), identity, quiet));
             match deleting.await {
                 // The watcher will see that it is gone.
                 Ok(Ok(())) => {

@@ -35,7 +35,12 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PruneError {
 
 /// Deletes the folder `name` of `root`, if it is the one with this identity and nothing in it has changed for
 /// `quiet`. Of a symbolic link the link alone. Blocks on the file system.
-pub(crate) fn delete(root: &Path, name: &str, identity: (u64, u64), quiet: Duration) -> Result<(), PruneError> {
+pub(crate) fn delete(
+    root: &Path,
+    name: &str,
+    identity: (u64, u64),
+    quiet: Duration,
+) -> Result<(), PruneError> {
     let path = root.join(name);
     let link = match path.symlink_metadata() {
         Ok(found) => found.is_symlink(),
@@ -71,7 +76,8 @@ pub(crate) fn finish(root: &Path) -> Result<(), PruneError> {
         let entry = entry.map_err(io_error(&aside))?;
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let path = entry.path();
-        if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(io_error(&path))?;
+        if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }
+            .map_err(io_error(&path))?;
     }
     fs::remove_dir(&aside).map_err(io_error(&aside))
 }

@@ -31,10 +31,16 @@ fn ran(world: &World) -> Vec<String> {
 
 #[tokio::test]
 async fn a_migration_runs_once_before_the_first_worker_and_not_again() {
-    let world = world(Hooks { before_start: hook(&format!("{NOTE}; pwd; sleep 0.3; touch migrated")), ..Hooks::default() });
+    let world = world(Hooks {
+        before_start: hook(&format!("{NOTE}; pwd; sleep 0.3; touch migrated")),
+        ..Hooks::default()
+    });
     world.deploy("4f2a91c", "test -e migrated || exit 9; exec python3 server.py").await;
     let running = world.until("4f2a91c", "the migration runs", |v| v.reason.is_some()).await;
-    assert_eq!((running.state, running.reason.as_deref()), (VersionState::Starting, Some("before_start runs")));
+    assert_eq!(
+        (running.state, running.reason.as_deref()),
+        (VersionState::Starting, Some("before_start runs"))
+    );
     let ready = world.until_state("4f2a91c", VersionState::Ready).await;
     assert_eq!((ready.workers[0].restarts, ready.reason.as_deref()), (0, None));
     let folder = world.folder("4f2a91c").canonicalize().unwrap();
@@ -71,7 +77,10 @@ async fn a_migration_that_fails_fails_its_version_and_nothing_else() {
     world.settle("bad0bad").await;
     let failed = world.until_state("bad0bad", VersionState::Failed).await;
     let reason = failed.reason.clone().unwrap();
-    assert!(reason.starts_with("before_start exited with status 3; it printed last:\n  no such column"), "{reason}");
+    assert!(
+        reason.starts_with("before_start exited with status 3; it printed last:\n  no such column"),
+        "{reason}"
+    );
     assert!(reason.contains("switchman start bad0bad"), "{reason}");
     assert!(failed.workers.is_empty(), "no worker was started");
     assert_eq!(pids(&world.version("4f2a91c").unwrap()), pids(&well));
@@ -99,14 +108,20 @@ async fn a_hook_that_takes_too_long_is_ended_with_everything_it_has_started() {
     world.deploy("4f2a91c", SERVE).await;
     let child: u32 = written(&world.folder("4f2a91c").join("child")).await.parse().unwrap();
     let failed = world.until_state("4f2a91c", VersionState::Failed).await;
-    assert!(failed.reason.as_deref().unwrap().starts_with("before_start did not end within 1s"), "{failed:?}");
+    assert!(
+        failed.reason.as_deref().unwrap().starts_with("before_start did not end within 1s"),
+        "{failed:?}"
+    );
     assert!(!exists(child), "what it has started is ended");
     world.end().await;
 }
 
 #[tokio::test]
 async fn a_version_that_is_stopped_while_its_migration_runs_ends_that() {
-    let world = world(Hooks { before_start: hook("echo $$ > pid.new; mv pid.new pid; exec sleep 1000"), ..Hooks::default() });
+    let world = world(Hooks {
+        before_start: hook("echo $$ > pid.new; mv pid.new pid; exec sleep 1000"),
+        ..Hooks::default()
+    });
     world.deploy("4f2a91c", SERVE).await;
     let pid: u32 = written(&world.folder("4f2a91c").join("pid")).await.parse().unwrap();
     world.ask("4f2a91c", Action::Stop { force: false }).await.unwrap();
@@ -126,7 +141,8 @@ async fn a_version_that_is_stopped_while_its_migration_runs_ends_that() {
 
 #[tokio::test]
 async fn what_follows_readiness_runs_once_and_its_failure_is_said_and_no_more() {
-    let world = world(Hooks { after_ready: hook(&format!("{NOTE}; echo no cache; exit 4")), ..Hooks::default() });
+    let world =
+        world(Hooks { after_ready: hook(&format!("{NOTE}; echo no cache; exit 4")), ..Hooks::default() });
     world.deploy("4f2a91c", SERVE).await;
     let ready = world.until("4f2a91c", "it is said", |v| v.reason.is_some()).await;
     assert_eq!(ready.state, VersionState::Ready);

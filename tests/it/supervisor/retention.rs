@@ -67,10 +67,8 @@ async fn while_the_rules_are_not_known_nothing_is_stopped() {
     let world = keep(1);
     let away = Published { stale_since: Some(jiff::Timestamp::now()), ..Published::clone(&published(&[])) };
     world.rules.send_replace(Arc::new(away));
-    eventually("the rules are away", async || {
-        world.live.load().service(APP)?.rules.stale_since.map(|_| ())
-    })
-    .await;
+    eventually("the rules are away", async || world.live.load().service(APP)?.rules.stale_since.map(|_| ()))
+        .await;
     deploy_all(&world, &["a000001", "a000002"]).await;
     assert_eq!(world.version("a000001").unwrap().state, VersionState::Ready);
     world.rules.send_replace(published(&[]));

@@ -77,6 +77,11 @@ impl Switchman {
         switchman
     }
 
+    /// kill -9.
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
     /// kill -9, then a new process on the same folder.
     pub(crate) async fn kill_and_start(&mut self) {
         self.process.kill().await.unwrap();
