@@ -55,6 +55,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
         &[
             "supervisor::worker",
             "supervisor::launch",
+            "supervisor::hooks",
             "cli::demo", // switchman itself, and rsync: what a person would type
         ],
         "only the supervisor starts processes",

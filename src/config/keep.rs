@@ -180,6 +180,7 @@ mod tests {
     const KEYS: [&str; 6] = ["hooks", "keep", "prune", "idle", "wake", "workers"];
 
     /// What `text` says, and the problems, one `key: message` each.
+    #[allow(clippy::type_complexity, reason = "three things that each test takes apart")]
     fn read(text: &str) -> (Upkeep, Option<(u32, Option<Scale>)>, Vec<String>) {
         let (node, problems) = (parse(text).unwrap(), Collector::default());
         let fields = Reader::new(&node, &problems).fields(&KEYS).unwrap();
