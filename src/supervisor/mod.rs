@@ -69,7 +69,7 @@ const EVENTS_WAITING: usize = 1_024;
 /// Commands that may wait.
 const COMMANDS_WAITING: usize = 64;
 /// How often ended orphans that nobody waits for are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(5);
+const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the supervisor needs to know.
 #[derive(Debug)]
@@ -332,6 +332,8 @@ async fn reap() {
     loop {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
-        zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        if tree::has_zombies() {
+            zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        }
     }
 }

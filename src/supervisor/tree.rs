@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process, Stat};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid};
 
 use super::pipes;
 use super::record::{self, Record};
@@ -46,10 +46,11 @@ impl Mark {
         Self { pidfile: pidfile.to_owned(), outputs: pipes::paths(pidfile) }
     }
 
-    /// Whether a process carries it; none if the process is gone, or may not be looked into (another user's).
+    /// Whether a process carries it; none if that cannot be told: the process is gone, may not be looked into (another
+    /// user's), or has written its title over its whole environment, as nginx does.
     pub(crate) fn carried_by(&self, pid: i32) -> Option<bool> {
         let process = Process::new(pid).ok()?;
-        let environ = process.environ().ok();
+        let environ = process.environ().ok().filter(|environ| !environ.is_empty());
         if environ.as_ref().is_some_and(|e| e.get(OsStr::new("PIDFILE")).is_some_and(|p| *p == *self.pidfile))
         {
             return Some(true);
@@ -206,6 +207,12 @@ impl Tree {
         }
         Some(sockets)
     }
+}
+
+/// Whether a child of this process has ended and was not reaped. One system call, where a look at `/proc` takes many.
+pub(crate) fn has_zombies() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::All, options).is_ok_and(|ended| ended.is_some())
 }
 
 /// Reaps the orphans that were left to switchman and belong to no worker any more. `before` are those that this

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod faults;
+mod daemons;
 mod life;
 mod stop;
 mod unix;
