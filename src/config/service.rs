@@ -14,7 +14,7 @@ use super::limits;
 use super::read::{duration, path};
 use super::run::run_spec;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
-use super::{streams, value};
+use super::{settle, streams, value};
 use crate::version::ServiceName;
 use crate::yaml::{Entry, Fields, Reader};
 
@@ -54,7 +54,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         Some(reader) => versions(&reader),
         None => Regex::new(VERSIONS).ok(),
     };
-    let settle = fields.get("settle").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(SETTLE);
+    let quiet = fields.get("settle").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(SETTLE);
     let promote = fields
         .get("promote")
         .and_then(|r| r.value(|text| value::one_of(text, &PROMOTE)))
@@ -66,8 +66,17 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     limits::of_service(&fields, &mut delivery);
     streams::read(&fields, &mut delivery);
     let delivery = Arc::new(delivery);
-    let service =
-        Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };
+    let service = Service {
+        root: root?,
+        hosts,
+        versions: versions?,
+        settle: quiet,
+        upload: settle::read(&fields),
+        promote,
+        rules: rules?,
+        delivery,
+        run,
+    };
     Some(Draft { name: ServiceName::from(name?), service, fields })
 }
 

@@ -16,6 +16,7 @@ pub mod output;
 
 mod answer;
 mod effects;
+mod files;
 mod folder;
 mod health;
 mod launch;

@@ -8,6 +8,7 @@ pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod http2;
 pub(super) mod limits;
+mod settle;
 pub(super) mod streams;
 
 use bodies::{BODIES, COMPRESS};
@@ -225,6 +226,8 @@ pub(super) const SERVICE: Section = Section {
             "5s",
             "How long nothing below a folder may change before the upload counts as complete.",
         ),
+        settle::COMPLETE_WHEN,
+        settle::RESTART_ON_CHANGE,
         key(
             "promote",
             "`manual` or `auto`",
