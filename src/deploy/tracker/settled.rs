@@ -23,6 +23,8 @@ const OTHERS_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Settled {
     /// Its files, as they are known to be.
     files: Arc<Inventory>,
+    /// When that was seen.
+    seen: Instant,
     restart_file: RestartFile,
     /// What is to be done next, and when; none while it is being done.
     next: Option<(Instant, Task)>,
@@ -58,7 +60,7 @@ impl Settled {
     /// A folder that is complete since `now`.
     pub(super) fn new(files: Arc<Inventory>, restart_file: RestartFile, now: Instant) -> Self {
         let next = Some((now + CHECK_EVERY, Task::Check(files.clone())));
-        Self { files, restart_file, next, changing: None }
+        Self { files, seen: now, restart_file, next, changing: None }
     }
 
     /// The same folder under another name: what is being done under the old one counts for nothing.
@@ -86,11 +88,12 @@ impl Settled {
     pub(super) fn checked(&mut self, checked: Checked, settle: Duration, restart: bool) -> Vec<News> {
         let Checked { all, known, modification } = checked;
         self.files = known.manifest.inventory.clone();
+        let before = std::mem::replace(&mut self.seen, all.at);
         let mut next = (all.at + all.took + CHECK_EVERY, Task::Check(self.files.clone()));
         if let Some(modification) = modification.as_ref().filter(|_| restart) {
             let changing = self.changing.get_or_insert_with(|| Changing {
-                known: Settling::came_after(all.at),
-                all: Settling::came_after(all.at),
+                known: Settling::came_after(before),
+                all: Settling::came_after(before),
                 what: String::new(),
                 said: None,
             });
