@@ -15,6 +15,7 @@ mod flags;
 mod front;
 pub mod folder;
 mod http2;
+mod isolation;
 mod keys;
 mod limits;
 mod load;
@@ -32,6 +33,7 @@ mod value;
 pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use front::{Front, Tls};
 pub use http2::Http2;
+pub use isolation::{Account, CgroupLimits, Isolation, Person, Resource, Rlimit};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
@@ -162,6 +164,8 @@ pub struct RunSpec {
     pub ready: Ready,
     /// How a worker is stopped.
     pub stop: Stop,
+    /// As whom and within which limits a worker runs.
+    pub isolation: Isolation,
 }
 
 /// What a worker listens on.
@@ -172,6 +176,8 @@ pub enum UpstreamAt {
     Port,
     /// A unix socket: `SOCKET` in its environment.
     Unix,
+    /// A port on loopback that switchman has opened: file descriptor 3.
+    Inherit,
 }
 
 /// What a worker speaks.
@@ -215,6 +221,10 @@ pub enum ReadyCheck {
     Tcp,
     /// The worker must have run for this long.
     After(Duration),
+    /// The worker must say `READY=1` to its `NOTIFY_SOCKET`.
+    Notify,
+    /// This command must exit with 0.
+    Command(RunCommand),
 }
 
 /// How a worker is stopped.
@@ -236,6 +246,7 @@ impl Default for RunSpec {
         };
         let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
         let (upstream, protocol) = (UpstreamAt::Port, Protocol::Http1);
-        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop }
+        let isolation = Isolation::default();
+        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop, isolation }
     }
 }
