@@ -71,6 +71,13 @@ pub struct Scale {
     pub target_in_flight: u32,
 }
 
+impl Scale {
+    /// The nearest number of workers that an awake version may have.
+    pub fn within(&self, workers: u32) -> u32 {
+        workers.clamp(self.min.max(1), self.max.max(1))
+    }
+}
+
 /// When a version with `min: 0` sleeps, where nobody says.
 const IDLE: Duration = Duration::from_secs(15 * 60);
 /// A version that is put to sleep sooner would do nothing but start and stop.

@@ -23,8 +23,12 @@ pub(crate) struct Scaler {
 }
 
 impl Scaler {
-    /// Notes `in_flight` requests at `now`; answers with the number of workers, from 1.
-    pub(crate) fn workers(&mut self, scale: &Scale, in_flight: u64, now: Instant) -> u32 {
+    /// Notes `in_flight` requests at `now`; answers with the number of workers, from 1. At first the `current` number
+    /// counts as called for.
+    pub(crate) fn workers(&mut self, scale: &Scale, current: u32, in_flight: u64, now: Instant) -> u32 {
+        if self.called.is_empty() {
+            self.called.push_back((now, current));
+        }
         self.samples.push_back(in_flight);
         while self.samples.len() > SAMPLES {
             self.samples.pop_front();
@@ -32,7 +36,7 @@ impl Scaler {
         self.called.push_back((now, self.needed(scale)));
         self.called.retain(|(at, _)| now.duration_since(*at) < WINDOW);
         let most = self.called.iter().map(|(_, workers)| *workers).max().unwrap_or(1);
-        most.clamp(scale.min.max(1), scale.max.max(1))
+        scale.within(most)
     }
 
     /// What the last samples call for. Until there are enough of them, the missing ones count as none.
@@ -55,7 +59,7 @@ mod tests {
     fn follow(scale: &Scale, loads: impl IntoIterator<Item = u64>) -> Vec<u32> {
         let (mut scaler, begun) = (Scaler::default(), Instant::now());
         let at = |second: u32| begun + Duration::from_secs(1) * second;
-        (0..).zip(loads).map(|(second, load)| scaler.workers(scale, load, at(second))).collect()
+        (0..).zip(loads).map(|(second, load)| scaler.workers(scale, 1, load, at(second))).collect()
     }
 
     fn seconds(load: u64, count: usize) -> impl Iterator<Item = u64> {
@@ -83,6 +87,13 @@ mod tests {
         assert_eq!(follow(&two, [0]), [2]);
         let zero = Scale { min: 0, ..SCALE };
         assert_eq!(follow(&zero, [0]), [1], "while it is awake there is one");
+    }
+
+    #[test]
+    fn what_was_there_at_the_beginning_stays_for_a_minute() {
+        let (mut scaler, begun) = (Scaler::default(), Instant::now());
+        let mut at = |second| scaler.workers(&SCALE, 3, 0, begun + Duration::from_secs(second));
+        assert_eq!([at(0), at(1), at(59), at(60)], [3, 3, 3, 1]);
     }
 
     #[test]

@@ -22,11 +22,20 @@ impl Supervisor {
                     Some(_) => {}
                     None => self.add(&key, &path),
                 }
+                self.folder_waits(&key, None);
                 self.step(&key, lifecycle::Event::Arrive);
             }
             ChangeKind::Settled { version, path, identity } => {
                 self.settled(&Key { service, version }, &path, identity);
             }
+            ChangeKind::Waits { version, why } => self.folder_waits(&Key { service, version }, why),
+            ChangeKind::Broken { version, path, why } => {
+                self.folder_is_broken(&Key { service, version }, &path, why);
+            }
+            ChangeKind::Modified { version, modification } => {
+                self.files_modified(&Key { service, version }, modification);
+            }
+            ChangeKind::RestartAsked { version, why } => self.restart_asked(&Key { service, version }, &why),
             ChangeKind::Gone { version } => self.gone(&Key { service, version }),
             ChangeKind::Ignored(ignored) => {
                 self.registry.update(|services| services.entry(service).or_default().ignored = ignored);
@@ -40,7 +49,7 @@ impl Supervisor {
         }
     }
 
-    fn add(&mut self, key: &Key, path: &Path) {
+    pub(super) fn add(&mut self, key: &Key, path: &Path) {
         let threads = self.settings.threads;
         let Some(service) = self.services.get_mut(&key.service) else {
             tracing::error!(service = %key.service, "a version of a service that is not configured is ignored");
@@ -49,7 +58,9 @@ impl Supervisor {
         let (name, version): (ServiceName, VersionId) = (key.service.clone(), key.version.clone());
         let spec = Arc::new(service.config.run.clone());
         let delivery = service.config.delivery.clone();
-        let managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
+        let mut managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
+        managed.scaled = service.memory.scaled(&version);
+        managed.life.number_after(self.succession.last.get(key).copied().unwrap_or(0));
         service.versions.insert(version, managed);
     }
 
@@ -73,6 +84,7 @@ impl Supervisor {
         version.path = path.to_owned();
         version.folder = Folder::There;
         let (wanted, asleep) = (version.life.is_wanted(), version.life.is_asleep());
+        version.files.settled();
         if stopped {
             self.show_retired(key);
             self.step(key, lifecycle::Event::Stop);
@@ -118,7 +130,8 @@ impl Supervisor {
     pub(super) fn retire_what_lost_its_folder(&mut self) {
         for key in self.keys() {
             let lost = self.version(&key).is_some_and(|v| v.folder == Folder::Gone);
-            if lost && !self.carries_traffic(&key) {
+            // What routing has not seen yet may well carry traffic: at the start.
+            if lost && self.is_routed(&key) && !self.carries_traffic(&key) {
                 self.retire(&key);
             }
         }
@@ -137,12 +150,9 @@ impl Supervisor {
         let runs = version.life.is_wanted() && !version.life.is_preparing();
         if !runs {
             version.followed = None;
-            if version.spec.scale.is_some() {
-                version.scaled = None;
-            }
         }
         match self.read_spec(key) {
-            Ok(workers) if runs || !self.prepare(key) => {
+            Ok(workers) if runs || !self.prepare_first(key) => {
                 self.step(key, lifecycle::Event::Start { workers });
             }
             Ok(_) => {}
@@ -158,7 +168,7 @@ impl Supervisor {
         {
             version.folder = Folder::There;
         }
-        if !self.prepare(key) {
+        if !self.prepare_first(key) {
             self.step(key, lifecycle::Event::Restart { workers });
         }
         Ok(())
@@ -176,6 +186,7 @@ impl Supervisor {
             .map_err(|problems| problems.to_string())?;
         version.followed = spec.scale.and(version.followed);
         version.spec = Arc::new(spec);
+        version.files.started(std::time::SystemTime::now());
         Ok(version.workers())
     }
 }

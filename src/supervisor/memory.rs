@@ -58,6 +58,8 @@ pub(crate) struct Memory {
     /// When each folder became complete (`arrived.json`), with the folder's identity: `latest` must not move to
     /// another version because switchman was started again.
     arrived: Remembered<BTreeMap<VersionId, Arrival>>,
+    /// How many workers a person asked for (`scaled.json`).
+    scaled: Remembered<BTreeMap<VersionId, u32>>,
 }
 
 impl Memory {
@@ -68,6 +70,7 @@ impl Memory {
             marks: Mark::ALL.map(|mark| Remembered::load(folder.join(mark.file()))),
             hooks: Remembered::load(folder.join("hooks.json")),
             arrived: Remembered::load(folder.join("arrived.json")),
+            scaled: Remembered::load(folder.join("scaled.json")),
         }
     }
 
@@ -115,6 +118,29 @@ impl Memory {
         self.arrived.value.get(version).is_some_and(|arrival| arrival.identity == identity)
     }
 
+    /// How many workers a person asked for, if one did.
+    pub(crate) fn scaled(&self, version: &VersionId) -> Option<u32> {
+        self.scaled.value.get(version).copied()
+    }
+
+    /// Remembers how many workers a person asked for.
+    pub(crate) fn set_scaled(&mut self, version: &VersionId, workers: u32) {
+        if self.scaled(version) != Some(workers) {
+            self.scaled.change(|versions| {
+                versions.insert(version.clone(), workers);
+            });
+        }
+    }
+
+    /// Forgets how many workers a person asked for.
+    pub(crate) fn forget_scaled(&mut self, version: &VersionId) {
+        if self.scaled(version).is_some() {
+            self.scaled.change(|versions| {
+                versions.remove(version);
+            });
+        }
+    }
+
     /// When the folder with this identity became complete: what is remembered, else `seen`, which is remembered now.
     pub(crate) fn arrived(
         &mut self,
@@ -147,6 +173,7 @@ impl Memory {
         for mark in Mark::ALL {
             self.set(mark, version, false);
         }
+        self.forget_scaled(version);
         if self.hooks.value.contains_key(version) {
             self.hooks.change(|hooks| {
                 hooks.remove(version);
@@ -230,6 +257,18 @@ mod tests {
         assert!(!load().is(Mark::Stopped, &version));
         std::fs::write(state.path().join("app/stopped.json"), "{half").unwrap();
         assert!(!load().is(Mark::Stopped, &version), "a damaged file counts as empty");
+    }
+
+    #[test]
+    fn a_number_of_workers_is_remembered_for_as_long_as_the_version_is_known() {
+        let state = tempfile::tempdir().unwrap();
+        let load = || Memory::load(state.path(), &ServiceName::from("app"));
+        let version = VersionId::from("4f2a91c");
+        assert_eq!(load().scaled(&version), None);
+        load().set_scaled(&version, 4);
+        assert_eq!(load().scaled(&version), Some(4));
+        load().forget(&version);
+        assert_eq!(load().scaled(&version), None);
     }
 
     #[test]

@@ -14,20 +14,26 @@
 pub mod command;
 pub mod output;
 
+mod adopt;
 mod answer;
 mod autoscale;
 mod effects;
+mod fingerprint;
+mod files;
 mod folder;
 mod health;
 mod hooks;
 mod launch;
 mod leftover;
 mod lifecycle;
+mod main_process;
 mod managed;
 mod memory;
+mod pipes;
 mod place;
 mod port;
 mod readiness;
+mod record;
 mod reports;
 mod retention;
 mod sleep;
@@ -43,7 +49,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
@@ -51,7 +58,8 @@ use crate::etcd;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
-use command::{Command, SupervisorHandle};
+use adopt::Succession;
+use command::{Command, How, SupervisorHandle};
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -71,7 +79,7 @@ const COMMANDS_WAITING: usize = 64;
 /// How often idle versions are looked for, and how busy the others are.
 const TICK: Duration = Duration::from_secs(1);
 /// How often ended orphans that nobody waits for are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(5);
+const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the supervisor needs to know.
 #[derive(Debug)]
@@ -86,6 +94,9 @@ pub struct Settings {
     pub etcd: Option<etcd::Cluster>,
     /// The name of this node.
     pub node: String,
+    /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
+    /// upgrade.
+    pub alone: CancellationToken,
 }
 
 /// Everything that the supervisor reacts to.
@@ -109,8 +120,8 @@ enum Event {
     Prune(Key),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
-    /// switchman ends.
-    Shutdown(Option<oneshot::Sender<()>>),
+    /// switchman ends, and its workers do or do not. Without a sender nobody could ever end it.
+    End(How, Option<oneshot::Sender<()>>),
 }
 
 /// One version of one service.
@@ -142,6 +153,9 @@ struct Supervisor {
     places: Places,
     logs: LogStore,
     turns: Arc<Semaphore>,
+    succession: Succession,
+    /// The tasks of processes.
+    tasks: TaskTracker,
     last_serial: u64,
     last_hook: u64,
     /// Hooks that are under way, those that are wanted no more among them.
@@ -158,7 +172,7 @@ struct Supervisor {
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
     commands: mpsc::Receiver<Command>,
-    shutdown: mpsc::Receiver<oneshot::Sender<()>>,
+    ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
@@ -168,8 +182,9 @@ struct Inbox {
 }
 
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
-/// says which versions carry traffic. The task ends after [`SupervisorHandle::shutdown`], or when every handle is
-/// gone; either way every process has ended by then. Call within a tokio runtime.
+/// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
+/// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
+/// [`SupervisorHandle::leave`] it ends and the processes go on. Call within a tokio runtime.
 pub fn spawn(
     settings: Settings,
     registry: Registry,
@@ -204,11 +219,11 @@ pub fn spawn(
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
-    let (shutdown_in, shutdown) = mpsc::channel(1);
+    let (ends_in, ends) = mpsc::channel(1);
     let (bell, rings) = mpsc::unbounded_channel();
     let ticks = tokio::time::interval(TICK);
-    let inbox =
-        Inbox { changes, commands, shutdown, open: true, events, rings, ticks, routing: live.watch() };
+    let inbox = Inbox { changes, commands, ends, open: true, events, rings, ticks, routing: live.watch() };
+    let (succession, returned) = Succession::new();
     let supervisor = Supervisor {
         settings,
         services,
@@ -217,6 +232,8 @@ pub fn spawn(
         places,
         logs: logs.clone(),
         turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        succession,
+        tasks: TaskTracker::new(),
         last_serial: 0,
         last_hook: 0,
         hooks_under_way: 0,
@@ -224,7 +241,7 @@ pub fn spawn(
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs };
+    let handle = SupervisorHandle { commands: commands_in, ends: ends_in, returned, logs };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -234,9 +251,9 @@ impl Inbox {
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => event,
-            asked = self.shutdown.recv(), if self.open => {
+            asked = self.ends.recv(), if self.open => {
                 self.open = asked.is_some();
-                Event::Shutdown(asked)
+                asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
             Some((service, version)) = self.rings.recv() => Event::Wake(Key { service, version }),
             Some(change) = self.changes.recv() => Event::Change(change),
@@ -250,22 +267,34 @@ impl Inbox {
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
+        self.adopt().await;
         self.finish_pruning();
-        leftover::end(self.settings.state.join(RUN_FOLDER)).await;
-        loop {
-            let event = inbox.next().await;
-            self.handle(event);
-            let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
-            if empty
-                && self.hooks_under_way == 0
-                && let Some(waiting) = self.ending.take()
-            {
-                for done in waiting {
-                    // Who no longer waits need not know.
-                    let _ = done.send(());
-                }
-                return;
+        let mut leaving: Option<Vec<_>> = None;
+        let waiting: Vec<_> = loop {
+            match inbox.next().await {
+                Event::End(How::Leave, done) => leaving.get_or_insert_default().extend(done),
+                event => self.handle(event),
             }
+            if self.hooks_under_way > 0 {
+                // A migration is neither cut nor left alone: the next switchman would begin it once more.
+                continue;
+            }
+            if let Some(leaving) = leaving.take() {
+                self.succession.leaving.cancel();
+                break self.ending.take().unwrap_or_default().into_iter().chain(leaving).collect();
+            }
+            let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
+            if empty && let Some(waiting) = self.ending.take() {
+                break waiting;
+            }
+        };
+        // Nobody hears what the last tasks report.
+        drop(inbox);
+        self.tasks.close();
+        self.tasks.wait().await;
+        for done in waiting {
+            // Who no longer waits need not know.
+            let _ = done.send(());
         }
     }
 
@@ -285,12 +314,14 @@ impl Supervisor {
             Event::Tick => self.tick(Instant::now()),
             Event::Prune(key) => self.prune_again(&key),
             Event::Routing => {
+                self.note_returned();
                 self.retire_what_lost_its_folder();
                 self.wake_promoted();
                 self.retain_all();
             }
-            Event::Shutdown(done) => {
+            Event::End(_, done) => {
                 self.ending.get_or_insert_default().extend(done);
+                self.succession.ending.cancel();
                 for key in self.keys() {
                     if !self.before_stop(&key) {
                         self.step(&key, lifecycle::Event::Shutdown);
@@ -342,6 +373,12 @@ impl Supervisor {
         live.service(key.service.as_str()).is_some_and(|service| service.carries_traffic(&key.version))
     }
 
+    /// Whether routing knows of this version.
+    fn is_routed(&self, key: &Key) -> bool {
+        let live = self.live.load();
+        live.service(key.service.as_str()).is_some_and(|s| s.registry.versions.contains_key(&key.version))
+    }
+
     fn keys(&self) -> Vec<Key> {
         let of = |(name, service): (&ServiceName, &Service)| {
             let name = name.clone();
@@ -359,6 +396,9 @@ async fn reap() {
     loop {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
-        zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        if tree::has_zombies() {
+            zombies =
+                tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        }
     }
 }

@@ -74,7 +74,7 @@ impl Supervisor {
         version.followed = None;
         match self.read_spec(key) {
             Err(why) => self.step(key, lifecycle::Event::Unrunnable(why)),
-            Ok(workers) if !self.prepare(key) => self.step(key, lifecycle::Event::Wake { workers }),
+            Ok(workers) if !self.prepare_first(key) => self.step(key, lifecycle::Event::Wake { workers }),
             Ok(_) => {}
         }
     }

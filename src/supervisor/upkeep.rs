@@ -86,9 +86,9 @@ impl Supervisor {
             if idle.is_some_and(|idle| quiet >= idle) {
                 self.put_to_sleep(&key);
             } else if let Some(scale) = scale.filter(|_| version.scaled.is_none()) {
-                let workers = version.upkeep.scaler.workers(&scale, load.in_flight, now);
-                if workers != version.workers() {
-                    let was = version.workers();
+                let was = version.workers();
+                let workers = version.upkeep.scaler.workers(&scale, was, load.in_flight, now);
+                if workers != was {
                     tracing::info!(
                         service = %key.service, version = %key.version, was, workers, in_flight = load.in_flight,
                         "the number of workers follows the load"

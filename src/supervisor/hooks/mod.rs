@@ -1,7 +1,7 @@
 //! Hooks: commands of a service that are run at points of a version's life.
 //!
 //! ```text
-//! start, restart --prepare--> before_start, once for the folder (with etcd: once for all nodes) --> start, restart
+//! start, restart --> before_start, once for the folder (with etcd: once for all nodes) --> start, restart
 //! ready for the first time --> after_ready                                    fails: the version fails
 //! stop --> before_stop, while the version drains; its workers are told to end when both are over
 //! ```
@@ -109,7 +109,7 @@ impl Hooks {
 
 impl Supervisor {
     /// Whether something must be done before a version is started or restarted; then it is under way, or has failed.
-    pub(super) fn prepare(&mut self, key: &Key) -> bool {
+    pub(super) fn prepare_first(&mut self, key: &Key) -> bool {
         let Some(service) = self.services.get(&key.service) else { return false };
         let Some(version) = service.versions.get(&key.version) else { return false };
         if service.config.upkeep.hooks.before_start.is_none() {

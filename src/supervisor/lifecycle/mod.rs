@@ -20,6 +20,7 @@
 //! - Every started process is known until it has ended; nothing is started unless the version is to run.
 //! - Stop always leads to stopped, and a version that once was ready fails only when it has lost every worker.
 
+mod adopt;
 mod crash;
 mod event;
 mod reconcile;
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::version::{VersionState, WorkerId, WorkerState};
+pub(crate) use adopt::Adopted;
 use crash::Crashes;
 pub(crate) use event::{Effect, End, Event, ProcessId};
 
@@ -208,6 +210,7 @@ impl Lifecycle {
             Event::Wake { .. } => {}
             Event::Sleep if matches!(self.goal, Goal::Arrive | Goal::Run) => self.want(Goal::Sleep, None),
             Event::Sleep => {}
+            Event::Adopt { workers, was_ready, processes } => self.adopt(workers, was_ready, processes),
             Event::Stop if self.goal == Goal::Retire => {}
             Event::Stop => self.want(Goal::Stop, None),
             Event::Retire => self.want(Goal::Retire, None),

@@ -67,6 +67,7 @@ impl World {
             state: state.clone(),
             etcd: None,
             node: "host-a".to_owned(),
+            alone: CancellationToken::new(),
         };
         let (changes, changed) = mpsc::channel(16);
         let (supervisor, _) = supervisor::spawn(settings, supervised, changed, live.clone());
@@ -188,6 +189,7 @@ pub(crate) fn service(folder: &Path, name: &ServiceName) -> config::Service {
         hosts: Vec::new(),
         versions: regex::Regex::new("^[0-9a-f]{7,64}$").unwrap(),
         settle: Duration::from_secs(1),
+        upload: config::Upload::default(),
         promote: config::Promote::Manual,
         rules: RulesAt::File(folder.join("rules.yaml")),
         delivery: Arc::default(),
@@ -280,6 +282,7 @@ pub(crate) fn version(service: &str, id: &str, state: VersionState) -> registry:
         since: at("2026-11-21T07:30:00.123456789Z"),
         arrived: at("2026-11-21T07:29:00Z"),
         reason: None,
+        modified: false,
         workers,
         wake: None,
         ready,

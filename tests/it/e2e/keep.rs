@@ -176,7 +176,7 @@ async fn folders_beyond_the_newest_are_deleted_and_nothing_else_is() {
 async fn node(etcd: &Etcd, migrate: &Path) -> Switchman {
     let top = format!("etcd: {{endpoints: [\"{}\"]}}\n", etcd.url());
     let service = format!("    hooks: {{before_start: \"sh {}\"}}\n", migrate.display());
-    Switchman::start(Setup { top: &top, service: &service, rules: None }).await
+    Switchman::start(Setup { top: &top, service: &service, ..Setup::default() }).await
 }
 
 /// A migration in a folder of its own, and the file that it writes to.

@@ -144,6 +144,7 @@ impl Rig {
                 since: Timestamp::now(),
                 arrived: Timestamp::now(),
                 reason: None,
+                modified: false,
                 workers: Vec::new(),
                 wake: None,
                 ready: ready.clone(),

@@ -16,7 +16,7 @@ fn world(hooks: Hooks) -> World {
     let state = Arc::new(TempDir::new().unwrap());
     let mut spec = spec();
     spec.env.insert("RAN".to_owned(), ran_file(&state).display().to_string());
-    World::with(Arc::new(TempDir::new().unwrap()), state, spec, Upkeep { hooks, ..Upkeep::default() })
+    World::with(Root::new(), state, spec, Upkeep { hooks, ..Upkeep::default() }, &[])
 }
 
 fn ran_file(state: &TempDir) -> PathBuf {
