@@ -139,6 +139,7 @@ impl App {
             services: config.services.clone(),
             threads: config.threads,
             state: config.state.clone(),
+            max_workers_starting: config.max_workers_starting,
         };
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());
         watch_roots(&config, changes, &inputs);

@@ -68,7 +68,7 @@ pub struct Worker {
     pub state: WorkerState,
     /// Requests that it is answering.
     pub in_flight: u64,
-    /// How often it was started again after it had ended by itself.
+    /// How often it was started again because it had ended by itself, or hung.
     pub restarts: u32,
 }
 

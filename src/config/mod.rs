@@ -16,6 +16,7 @@ mod front;
 pub mod folder;
 mod http2;
 mod keys;
+mod life;
 mod limits;
 mod load;
 mod read;
@@ -32,6 +33,7 @@ mod value;
 pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use front::{Front, Tls};
 pub use http2::Http2;
+pub use life::{Life, Live, LiveCheck, RestartOrder, Warm};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
@@ -67,6 +69,8 @@ pub struct Config {
     pub threads: usize,
     /// How long running requests may take to end at shutdown.
     pub drain: Duration,
+    /// Workers that may be starting at the same moment, over all services; from 1.
+    pub max_workers_starting: usize,
     /// The folder with pages for the answers that switchman makes itself, where a service has none of its own.
     pub errors: Option<PathBuf>,
     /// What bounds connections and requests.
@@ -162,6 +166,8 @@ pub struct RunSpec {
     pub ready: Ready,
     /// How a worker is stopped.
     pub stop: Stop,
+    /// How its workers are looked after; the service's own, no version folder says it.
+    pub life: Life,
 }
 
 /// What a worker listens on.
@@ -236,6 +242,7 @@ impl Default for RunSpec {
         };
         let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
         let (upstream, protocol) = (UpstreamAt::Port, Protocol::Http1);
-        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop }
+        let life = Life::default();
+        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop, life }
     }
 }

@@ -11,7 +11,7 @@ use crate::hint::Problem;
 use crate::yaml::{Entry, Fields, Reader};
 
 /// Checks are not made more often than this, and may take this long at least: a busy loop helps nobody.
-const CHECK_MIN: Duration = Duration::from_millis(10);
+pub(super) const CHECK_MIN: Duration = Duration::from_millis(10);
 /// The most workers of a version.
 const WORKERS_MAX: u64 = 1000;
 
@@ -52,6 +52,7 @@ pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
             Some(reader) => stop(reader, base.stop),
             None => base.stop,
         },
+        life: base.life,
     };
     warn_of_absent(fields, &spec);
     spec
@@ -91,7 +92,7 @@ fn wants(text: &str, name: &str) -> bool {
     })
 }
 
-fn command(reader: &Reader<'_>) -> Option<RunCommand> {
+pub(super) fn command(reader: &Reader<'_>) -> Option<RunCommand> {
     let empty =
         || reader.error("the command is empty", "write it as in `run: \"node server.js --port $PORT\"`");
     let Some(items) = reader.node().list() else {

@@ -10,6 +10,7 @@ use super::bodies;
 use super::keys::bodies::BODIES;
 use super::keys::limits::BALANCE;
 use super::keys::{RULES, RUN, SERVICE, names};
+use super::life;
 use super::limits;
 use super::read::{duration, path};
 use super::run::run_spec;
@@ -60,7 +61,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         .and_then(|r| r.value(|text| value::one_of(text, &PROMOTE)))
         .unwrap_or(Promote::Manual);
     let rules = name.as_deref().and_then(|name| rules(&fields, name, context));
-    let run = run_spec(&fields, RunSpec::default());
+    let run = run_spec(&fields, RunSpec { life: life::read(&fields), ..RunSpec::default() });
     let mut delivery = Delivery::default();
     bodies::of_service(&fields, context.folder, &mut delivery);
     limits::of_service(&fields, &mut delivery);

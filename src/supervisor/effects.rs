@@ -8,6 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::launch::Identity;
 use super::lifecycle::{Effect, Event as LifeEvent, ProcessId};
 use super::managed::Running;
+use super::turns::Urgency;
 use super::worker::{self, Launch, Reporter};
 use super::{Event, Key, RUN_FOLDER, Supervisor};
 use crate::drain::Patience;
@@ -44,7 +45,12 @@ impl Supervisor {
 
     fn start_process(&mut self, key: &Key, process: ProcessId, worker: WorkerId, urgent: bool) {
         let (places, logs, events) = (self.places.clone(), self.logs.clone(), self.events.clone());
-        let turns = (!urgent).then(|| self.turns.clone());
+        let turns = self.turns.clone();
+        let urgency = match (self.carries_traffic(key), urgent) {
+            (true, _) => Urgency::Traffic,
+            (false, true) => Urgency::Again,
+            (false, false) => Urgency::New,
+        };
         let run_folder =
             self.settings.state.join(RUN_FOLDER).join(key.service.as_str()).join(key.version.as_str());
         let Some(version) = self.version(key) else { return };
@@ -63,6 +69,7 @@ impl Supervisor {
             places,
             logs,
             turns,
+            urgency,
         };
         let (stop, told) = oneshot::channel();
         version.processes.insert(process, Running::starting(stop, version.spec.clone()));

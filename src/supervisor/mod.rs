@@ -17,18 +17,23 @@ pub mod output;
 mod answer;
 mod effects;
 mod folder;
+mod get;
 mod health;
 mod launch;
 mod leftover;
 mod lifecycle;
+mod live;
 mod managed;
 mod memory;
 mod place;
 mod port;
 mod readiness;
 mod reports;
+mod rolling;
 mod socket;
 mod tree;
+mod turns;
+mod warm;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
@@ -36,7 +41,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -45,22 +50,22 @@ use crate::deploy::VersionChange;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
-use command::{Command, SupervisorHandle};
+use command::{Ask, SupervisorHandle};
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
 use output::LogStore;
 use place::Places;
+use rolling::Rolling;
+use turns::Turns;
 use worker::Report;
 
-/// Versions that are started at the same time; more wait for their turn.
-const STARTS_AT_ONCE: usize = 8;
 /// The folder of pid files and sockets, in the state folder.
 const RUN_FOLDER: &str = "run";
 /// Reports that may wait before a worker's task has to.
 const EVENTS_WAITING: usize = 1_024;
-/// Commands that may wait.
-const COMMANDS_WAITING: usize = 64;
+/// What is asked and may wait.
+const ASKED_WAITING: usize = 64;
 /// How often ended orphans that nobody waits for are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(5);
 
@@ -73,6 +78,8 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// Workers that may be starting at the same moment; from 1.
+    pub max_workers_starting: usize,
 }
 
 /// Everything that the supervisor reacts to.
@@ -81,7 +88,7 @@ enum Event {
     /// A deploy root changed.
     Change(VersionChange),
     /// Somebody asks for something.
-    Command(Command),
+    Ask(Ask),
     /// The task of a process saw something.
     Report(Key, ProcessId, Report),
     /// A drain or a back-off is over.
@@ -105,6 +112,8 @@ struct Service {
     config: config::Service,
     memory: Memory,
     versions: BTreeMap<VersionId, Managed>,
+    /// The restart of all of them, while there is one.
+    rolling: Rolling,
 }
 
 /// The owner of every version and process.
@@ -116,7 +125,7 @@ struct Supervisor {
     live: Arc<Live>,
     places: Places,
     logs: LogStore,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     last_serial: u64,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
@@ -127,7 +136,7 @@ struct Supervisor {
 #[derive(Debug)]
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
-    commands: mpsc::Receiver<Command>,
+    asked: mpsc::Receiver<Ask>,
     shutdown: mpsc::Receiver<oneshot::Sender<()>>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
@@ -158,15 +167,24 @@ pub fn spawn(
         .iter()
         .map(|(name, config)| {
             let memory = Memory::load(&settings.state, name);
-            (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
+            (
+                name.clone(),
+                Service {
+                    config: config.clone(),
+                    memory,
+                    versions: BTreeMap::new(),
+                    rolling: Rolling::default(),
+                },
+            )
         })
         .collect();
     let logs = LogStore::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
+    let (ask, asked) = mpsc::channel(ASKED_WAITING);
     let (shutdown_in, shutdown) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, shutdown, open: true, events, routing: live.watch() };
+    let inbox = Inbox { changes, asked, shutdown, open: true, events, routing: live.watch() };
+    let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
         settings,
         services,
@@ -174,12 +192,12 @@ pub fn spawn(
         live,
         places,
         logs: logs.clone(),
-        turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        turns,
         last_serial: 0,
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs };
+    let handle = SupervisorHandle { ask, shutdown: shutdown_in, logs };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -194,7 +212,7 @@ impl Inbox {
                 Event::Shutdown(asked)
             }
             Some(change) = self.changes.recv() => Event::Change(change),
-            Some(command) = self.commands.recv() => Event::Command(command),
+            Some(ask) = self.asked.recv() => Event::Ask(ask),
             Ok(()) = self.routing.changed() => Event::Routing,
         }
     }
@@ -222,10 +240,13 @@ impl Supervisor {
         match event {
             Event::Change(_) if self.ending.is_some() => {}
             Event::Change(change) => self.folder_changed(change),
-            Event::Command(command) => {
+            // Who asked may have gone away.
+            Event::Ask(Ask::Act(command)) => {
                 let answer = self.answer(&command);
-                // Who asked may have gone away.
                 let _ = command.reply.send(answer);
+            }
+            Event::Ask(Ask::RestartAll { service, reply }) => {
+                let _ = reply.send(self.restart_all(service.as_ref()));
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
@@ -237,6 +258,7 @@ impl Supervisor {
                 }
             }
         }
+        self.go_on_restarting();
     }
 
     /// Decides, publishes, acts: in this order.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::process::Child;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -20,12 +20,16 @@ use super::output::{LogStore, Printer, Stream};
 use super::place::{Place, Places};
 use super::readiness::{self, SharedTree, Verdict, ask};
 use super::tree::{Listener, Tree};
-use super::{Event, Key};
+use super::turns::{Turn, Turns, Urgency};
+use super::{Event, Key, live, warm};
 use crate::config::{RunCommand, RunSpec};
 use crate::registry::Address;
 
-/// A start that takes longer lets the next one begin: a worker that hangs must not hold up the others.
-const TURN_MAX: Duration = Duration::from_secs(5);
+/// A worker that does nothing for this long while it starts lets the next one begin: one that hangs must not hold up
+/// the others, and one that works does not share its processor with more than it must.
+const IDLE_FOR: Duration = Duration::from_secs(5);
+/// What counts as nothing, in the kernel's ticks of processor time (hundredths of a second): a twentieth of one core.
+const IDLE_TICKS: u64 = 25;
 /// How long what is left in its pipes is read after a process tree has ended.
 const OUTPUT_AFTER_END: Duration = Duration::from_secs(1);
 /// After KILL, how long to wait for a process to vanish. Only one that hangs in the kernel takes longer.
@@ -43,8 +47,10 @@ pub(crate) struct Launch {
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) places: Places,
     pub(crate) logs: LogStore,
-    /// Starts wait for their turn here; none for one that is urgent.
-    pub(crate) turns: Option<Arc<Semaphore>>,
+    /// Where it waits for its turn ...
+    pub(crate) turns: Turns,
+    /// ... before whom.
+    pub(crate) urgency: Urgency,
 }
 
 /// What the task sees.
@@ -56,6 +62,8 @@ pub(crate) enum Report {
     Noted(String),
     /// It is ready, late, or has lost its port.
     Verdict(Verdict),
+    /// It is ready, and its liveness checks found that it hangs, or that it is well again.
+    Live(live::Change),
     /// The process has ended; what it started is being ended.
     Exited,
     /// Nothing of it is left.
@@ -104,12 +112,9 @@ enum Watched {
 }
 
 async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Reporter) -> End {
-    let turn = match &launch.turns {
-        None => None,
-        Some(turns) => tokio::select! {
-            turn = turns.clone().acquire_owned() => turn.ok(),
-            _ = &mut *told => return End::Told,
-        },
+    let turn = tokio::select! {
+        turn = launch.turns.take(launch.urgency) => turn,
+        _ = &mut *told => return End::Told,
     };
     let mut process = match start(launch).await {
         Ok(process) => process,
@@ -146,19 +151,26 @@ async fn start(launch: &Launch) -> Result<Process, String> {
 }
 
 impl Process {
-    /// Waits until it is ready (and says so), ends, or is told to end. Its turn is over when it is ready, or after
-    /// [`TURN_MAX`].
+    /// Waits until it is ready (and says so), asks then whether it still answers, until it ends or is told to end. Its
+    /// turn is over when it is ready, or does nothing.
     async fn watch(
         &mut self,
         launch: &Launch,
-        mut turn: Option<OwnedSemaphorePermit>,
+        turn: Turn,
         told: &mut oneshot::Receiver<()>,
         reporter: &Reporter,
     ) -> Watched {
-        let turn_over = Instant::now() + TURN_MAX;
-        let address = self.place.address();
-        let readiness = readiness::wait(&launch.spec, &address, &self.tree, reporter);
-        tokio::pin!(readiness);
+        let (mut turn, address) = (Some(turn), self.place.address());
+        let deadline = Instant::now() + launch.spec.ready.deadline;
+        let readiness = async {
+            let verdict = readiness::wait(&launch.spec, &address, &self.tree, reporter).await;
+            if verdict == Verdict::Ready {
+                warm::warm(launch, &address, deadline, reporter).await;
+            }
+            verdict
+        };
+        let (idle, liveness) = (idle(&self.tree), live::watch(launch, &address, reporter));
+        tokio::pin!(readiness, idle, liveness);
         let (mut waiting, mut passed) = (true, false);
         loop {
             tokio::select! {
@@ -170,7 +182,8 @@ impl Process {
                     passed = verdict == Verdict::Ready;
                     reporter.send(Report::Verdict(verdict)).await;
                 }
-                () = tokio::time::sleep_until(turn_over), if turn.is_some() => turn = None,
+                () = &mut idle, if turn.is_some() => turn = None,
+                never = &mut liveness, if passed => match never {},
             }
         }
     }
@@ -215,6 +228,20 @@ impl Process {
             let _ = tokio::time::timeout(KILL_MAX, self.child.wait()).await;
         }
         finish(self.readers).await;
+    }
+}
+
+/// Waits until a tree has done nothing for [`IDLE_FOR`].
+async fn idle(tree: &SharedTree) {
+    let mut used = 0;
+    loop {
+        tokio::time::sleep(IDLE_FOR).await;
+        let now = ask(tree, Tree::ticks).await;
+        // Less is another set of processes, and so not nothing.
+        if now.abs_diff(used) < IDLE_TICKS {
+            return;
+        }
+        used = now;
     }
 }
 

@@ -7,6 +7,7 @@
 pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod http2;
+pub(super) mod life;
 pub(super) mod limits;
 pub(super) mod streams;
 
@@ -59,7 +60,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 18] = [
+pub(super) const ALL: [&Section; 20] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -78,6 +79,8 @@ pub(super) const ALL: [&Section; 18] = [
     &RUN,
     &READY,
     &STOP,
+    &life::LIVE,
+    &life::WARM,
 ];
 
 const fn key(
@@ -137,6 +140,7 @@ pub(super) const FILE: Section = Section {
             "1m",
             "How long running requests may take to end when switchman shuts down.",
         ),
+        life::MAX_WORKERS_STARTING,
         bodies::ERRORS,
         key("limits", "map", Words("as below"), "{body: 10MiB}", "What bounds connections and requests."),
         key(
@@ -241,6 +245,9 @@ pub(super) const SERVICE: Section = Section {
         ),
         streams::DRAIN_KEY,
         streams::UPGRADE,
+        life::RESTART,
+        life::LIVE_KEY,
+        life::WARM_KEY,
     ],
 };
 

@@ -112,6 +112,7 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
+            max_workers_starting: 8,
         };
         let (writer, registry) = Registry::new();
         let (rules, rules_reader) = watch::channel(published(&[]));
