@@ -72,6 +72,22 @@ pub struct Worker {
     pub restarts: u32,
 }
 
+/// The answer of `POST /restart` and `POST /services/{service}/restart`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarting {
+    /// The versions whose workers are replaced: by service, in their order.
+    pub restarting: Vec<Named>,
+}
+
+/// The name of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its service.
+    pub service: String,
+    /// Its folder's name.
+    pub version: String,
+}
+
 /// The traffic of one version since switchman started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
