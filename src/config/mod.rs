@@ -15,6 +15,8 @@ mod flags;
 mod front;
 pub mod folder;
 mod http2;
+mod isolation;
+mod keep;
 mod keys;
 mod life;
 mod limits;
@@ -33,6 +35,8 @@ mod value;
 pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use front::{Front, Tls};
 pub use http2::Http2;
+pub use isolation::{Account, CgroupLimits, Isolation, Person, Resource, Rlimit};
+pub use keep::{Hook, Hooks, Scale, Upkeep};
 pub use life::{Life, Live, LiveCheck, RestartOrder, Warm};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
@@ -126,6 +130,8 @@ pub struct Service {
     pub rules: RulesAt,
     /// How requests are delivered to its workers.
     pub delivery: Arc<Delivery>,
+    /// What becomes of its versions over time.
+    pub upkeep: Upkeep,
     /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
     pub run: RunSpec,
 }
@@ -156,8 +162,10 @@ pub struct RunSpec {
     pub run: Option<RunCommand>,
     /// Environment variables added to switchman's own.
     pub env: BTreeMap<String, String>,
-    /// Workers of a version.
+    /// Workers of a version; what it begins with, where they follow the load.
     pub workers: u32,
+    /// How the workers follow the load; none: they do not.
+    pub scale: Option<Scale>,
     /// What a worker listens on.
     pub upstream: UpstreamAt,
     /// What a worker speaks.
@@ -168,6 +176,8 @@ pub struct RunSpec {
     pub stop: Stop,
     /// How its workers are looked after; the service's own, no version folder says it.
     pub life: Life,
+    /// As whom and within which limits a worker runs.
+    pub isolation: Isolation,
 }
 
 /// What a worker listens on.
@@ -178,6 +188,8 @@ pub enum UpstreamAt {
     Port,
     /// A unix socket: `SOCKET` in its environment.
     Unix,
+    /// A port on loopback that switchman has opened: file descriptor 3.
+    Inherit,
 }
 
 /// What a worker speaks.
@@ -221,6 +233,10 @@ pub enum ReadyCheck {
     Tcp,
     /// The worker must have run for this long.
     After(Duration),
+    /// The worker must say `READY=1` to its `NOTIFY_SOCKET`.
+    Notify,
+    /// This command must exit with 0.
+    Command(RunCommand),
 }
 
 /// How a worker is stopped.
@@ -242,7 +258,9 @@ impl Default for RunSpec {
         };
         let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
         let (upstream, protocol) = (UpstreamAt::Port, Protocol::Http1);
+        let isolation = Isolation::default();
         let life = Life::default();
-        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop, life }
+        let env = BTreeMap::new();
+        Self { run: None, env, workers: 1, scale: None, upstream, protocol, ready, stop, isolation, life }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn wait(
                     Listener::Own | Listener::Nobody => return Verdict::Ready,
                 }
             }
-            ReadyCheck::Http(_) | ReadyCheck::Tcp => {
+            ReadyCheck::Http(_) | ReadyCheck::Tcp | ReadyCheck::Notify | ReadyCheck::Command(_) => {
                 // Connecting costs little; /proc lists every connection of the machine.
                 match health::connects(address, ready.timeout).await {
                     Err(failure) => elsewhere
@@ -84,7 +84,7 @@ pub(crate) async fn wait(
 async fn check(spec: &RunSpec, address: &Address) -> Result<(), Failure> {
     match &spec.ready.check {
         ReadyCheck::Http(path) => health::http(address, spec.protocol, path, spec.ready.timeout).await,
-        ReadyCheck::Tcp | ReadyCheck::After(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
