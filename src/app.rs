@@ -146,6 +146,7 @@ impl App {
             etcd: etcd.clone(),
             node: config.node.clone(),
             alone: CancellationToken::new(),
+            max_workers_starting: config.max_workers_starting,
         };
         settings.alone.cancel();
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());

@@ -185,6 +185,7 @@ impl Supervisor {
         let spec = config::folder::read(&version.path, &service.config.run)
             .map_err(|problems| problems.to_string())?;
         version.followed = spec.scale.and(version.followed);
+        version.life.set_order(spec.life.restart);
         version.spec = Arc::new(spec);
         version.files.started(std::time::SystemTime::now());
         Ok(version.workers())

@@ -167,6 +167,7 @@ impl World {
             etcd: None,
             node: "host-a".to_owned(),
             alone: CancellationToken::new(),
+            max_workers_starting: 8,
         };
         settings.alone.cancel();
         let (writer, registry) = Registry::new();
