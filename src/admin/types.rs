@@ -49,6 +49,9 @@ pub struct Version {
     pub since: Timestamp,
     /// Why, where that needs saying.
     pub reason: Option<String>,
+    /// Files that it runs from have changed since its workers were started; left out while they have not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub modified: bool,
     /// Its workers, by number.
     pub workers: Vec<Worker>,
     /// What it was asked.
@@ -68,7 +71,7 @@ pub struct Worker {
     pub state: WorkerState,
     /// Requests that it is answering.
     pub in_flight: u64,
-    /// How often it was started again after it had ended by itself.
+    /// How often it was started again because it had ended by itself, or hung.
     pub restarts: u32,
     /// How many of the lines that it printed were an alarm; left out where none was.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -77,6 +80,22 @@ pub struct Worker {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// The answer of `POST /restart` and `POST /services/{service}/restart`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarting {
+    /// The versions whose workers are replaced: by service, in their order.
+    pub restarting: Vec<Named>,
+}
+
+/// The name of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its service.
+    pub service: String,
+    /// Its folder's name.
+    pub version: String,
 }
 
 /// The traffic of one version since switchman started.
@@ -240,7 +259,7 @@ pub struct Event {
     pub service: String,
     /// The version it is about.
     pub version: Option<String>,
-    /// What kind of thing: `state`, `asked`, `worker-started`, `worker-ready`, `worker-ended`, `alarm`, `alias`, `rules`,
+    /// What kind of thing: `state`, `asked`, `worker-started`, `worker-adopted`, `worker-ready`, `worker-ended`, `alarm`, `alias`, `rules`,
     /// `rules-refused`, `source`, `logs`. There may be more one day.
     pub kind: String,
     /// The state, where it is about that.

@@ -46,6 +46,13 @@ pub enum What {
         /// The process.
         pid: u32,
     },
+    /// The process of a worker was started by an earlier switchman, and goes on.
+    Adopted {
+        /// The worker.
+        worker: WorkerId,
+        /// The process.
+        pid: u32,
+    },
     /// The process of a worker takes requests.
     Ready {
         /// The worker.
@@ -111,6 +118,7 @@ impl What {
             Self::State { .. } => "state",
             Self::Asked { .. } => "asked",
             Self::Started { .. } => "worker-started",
+            Self::Adopted { .. } => "worker-adopted",
             Self::Ready { .. } => "worker-ready",
             Self::Ended { .. } => "worker-ended",
             Self::Alarm { .. } => "alarm",
@@ -126,6 +134,7 @@ impl What {
     pub fn worker(&self) -> Option<(WorkerId, u32)> {
         match self {
             Self::Started { worker, pid }
+            | Self::Adopted { worker, pid }
             | Self::Ready { worker, pid }
             | Self::Ended { worker, pid, .. }
             | Self::Alarm { worker, pid, .. } => Some((*worker, *pid)),
@@ -142,6 +151,7 @@ impl fmt::Display for What {
             Self::State { state, reason: Some(reason) } => write!(f, "is {state}: {}", short(reason)),
             Self::Asked { action } => write!(f, "asked for: {action}"),
             Self::Started { worker, pid } => write!(f, "worker {worker} is started, pid {pid}"),
+            Self::Adopted { worker, pid } => write!(f, "worker {worker} goes on, pid {pid}"),
             Self::Ready { worker, pid } => write!(f, "worker {worker} is ready, pid {pid}"),
             Self::Ended { worker, pid, why: None } => write!(f, "worker {worker} has ended, pid {pid}"),
             Self::Ended { worker, pid, why: Some(why) } => {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::managed::{Folder, Managed};
+use super::memory::Mark;
 use super::{Key, Supervisor, lifecycle};
 use crate::config;
 use crate::deploy::{ChangeKind, VersionChange};
@@ -15,14 +16,26 @@ impl Supervisor {
         match kind {
             ChangeKind::Arriving { version, path } => {
                 let key = Key { service, version };
-                if self.version(&key).is_none() {
-                    self.add(&key, &path);
+                match self.version(&key) {
+                    // A new folder, which is not complete yet.
+                    Some(version) if version.life.is_retiring() => version.identity = None,
+                    Some(_) => {}
+                    None => self.add(&key, &path),
                 }
+                self.folder_waits(&key, None);
                 self.step(&key, lifecycle::Event::Arrive);
             }
             ChangeKind::Settled { version, path, identity } => {
                 self.settled(&Key { service, version }, &path, identity);
             }
+            ChangeKind::Waits { version, why } => self.folder_waits(&Key { service, version }, why),
+            ChangeKind::Broken { version, path, why } => {
+                self.folder_is_broken(&Key { service, version }, &path, why);
+            }
+            ChangeKind::Modified { version, modification } => {
+                self.files_modified(&Key { service, version }, modification);
+            }
+            ChangeKind::RestartAsked { version, why } => self.restart_asked(&Key { service, version }, &why),
             ChangeKind::Gone { version } => self.gone(&Key { service, version }),
             ChangeKind::Ignored(ignored) => {
                 self.registry.update(|services| services.entry(service).or_default().ignored = ignored);
@@ -36,7 +49,7 @@ impl Supervisor {
         }
     }
 
-    fn add(&mut self, key: &Key, path: &Path) {
+    pub(super) fn add(&mut self, key: &Key, path: &Path) {
         let threads = self.settings.threads;
         let Some(service) = self.services.get_mut(&key.service) else {
             tracing::error!(service = %key.service, "a version of a service that is not configured is ignored");
@@ -45,7 +58,9 @@ impl Supervisor {
         let (name, version): (ServiceName, VersionId) = (key.service.clone(), key.version.clone());
         let spec = Arc::new(service.config.run.clone());
         let delivery = service.config.delivery.clone();
-        let managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
+        let mut managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
+        managed.scaled = service.memory.scaled(&version);
+        managed.life.number_after(self.succession.last.get(key).copied().unwrap_or(0));
         service.versions.insert(version, managed);
     }
 
@@ -53,21 +68,39 @@ impl Supervisor {
         if self.version(key).is_none() {
             self.add(key, path);
         }
-        let stopped = self.services.get(&key.service).is_some_and(|s| s.memory.is_stopped(&key.version));
         let carries_traffic = self.carries_traffic(key);
         let Some(service) = self.services.get_mut(&key.service) else { return };
         let Some(version) = service.versions.get_mut(&key.version) else { return };
         let before = version.identity.replace(identity);
+        if before != Some(identity) {
+            version.upkeep.hooks.give_up();
+            version.upkeep.pruning = false;
+        }
+        if !service.memory.knows(&key.version, identity) {
+            service.memory.is_another(&key.version);
+        }
+        let stopped = service.memory.is(Mark::Stopped, &key.version);
         version.arrived = service.memory.arrived(&key.version, identity, changed(path));
         version.path = path.to_owned();
         version.folder = Folder::There;
+        let (wanted, asleep) = (version.life.is_wanted(), version.life.is_asleep());
+        version.files.settled();
         if stopped {
+            self.show_retired(key);
             self.step(key, lifecycle::Event::Stop);
-        } else if !version.life.is_wanted() {
+        } else if asleep && before == Some(identity) {
+            self.publish(key);
+        } else if self.is_beyond(key) {
+            self.retire_by_age(key);
+        } else if self.sleeps_on(key) {
+            self.put_to_sleep(key);
+        } else if !wanted {
             self.start(key);
         } else if before.is_some_and(|before| before != identity) {
             if carries_traffic {
-                version.folder = Folder::Replaced;
+                if let Some(version) = self.version(key) {
+                    version.folder = Folder::Replaced;
+                }
                 tracing::warn!(service = %key.service, version = %key.version, "its folder was replaced while it carries traffic");
                 self.publish(key);
             } else if let Err(problem) = self.restart(key) {
@@ -97,7 +130,8 @@ impl Supervisor {
     pub(super) fn retire_what_lost_its_folder(&mut self) {
         for key in self.keys() {
             let lost = self.version(&key).is_some_and(|v| v.folder == Folder::Gone);
-            if lost && !self.carries_traffic(&key) {
+            // What routing has not seen yet may well carry traffic: at the start.
+            if lost && self.is_routed(&key) && !self.carries_traffic(&key) {
                 self.retire(&key);
             }
         }
@@ -112,11 +146,18 @@ impl Supervisor {
 
     /// Starts a version; one that cannot be run at all fails with the reason.
     pub(super) fn start(&mut self, key: &Key) {
-        let event = match self.read_spec(key) {
-            Ok(workers) => lifecycle::Event::Start { workers },
-            Err(why) => lifecycle::Event::Unrunnable(why),
-        };
-        self.step(key, event);
+        let Some(version) = self.version(key) else { return };
+        let runs = version.life.is_wanted() && !version.life.is_preparing();
+        if !runs {
+            version.followed = None;
+        }
+        match self.read_spec(key) {
+            Ok(workers) if runs || !self.prepare_first(key) => {
+                self.step(key, lifecycle::Event::Start { workers });
+            }
+            Ok(_) => {}
+            Err(why) => self.step(key, lifecycle::Event::Unrunnable(why)),
+        }
     }
 
     /// Replaces the workers of a version one at a time; if its settings are wrong nothing happens.
@@ -127,12 +168,14 @@ impl Supervisor {
         {
             version.folder = Folder::There;
         }
-        self.step(key, lifecycle::Event::Restart { workers });
+        if !self.prepare_first(key) {
+            self.step(key, lifecycle::Event::Restart { workers });
+        }
         Ok(())
     }
 
     /// Reads how the version is run now; answers with the number of its workers, or why it cannot be run.
-    fn read_spec(&mut self, key: &Key) -> Result<u32, String> {
+    pub(super) fn read_spec(&mut self, key: &Key) -> Result<u32, String> {
         let Some(service) = self.services.get_mut(&key.service) else {
             return Err("no such service".to_owned());
         };
@@ -141,7 +184,10 @@ impl Supervisor {
         };
         let spec = config::folder::read(&version.path, &service.config.run)
             .map_err(|problems| problems.to_string())?;
+        version.followed = spec.scale.and(version.followed);
+        version.life.set_order(spec.life.restart);
         version.spec = Arc::new(spec);
+        version.files.started(std::time::SystemTime::now());
         Ok(version.workers())
     }
 }

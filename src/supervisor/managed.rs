@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::files::Files;
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
 use super::output::Alarms;
+use super::upkeep::Upkeep;
 use crate::config::{Delivery, RunSpec};
 use crate::drain::{Patience, Window};
 use crate::metrics::VersionCounters;
@@ -31,14 +33,21 @@ pub(crate) struct Managed {
     pub(crate) spec: Arc<RunSpec>,
     /// How many workers a person asked for, over what `spec` says.
     pub(crate) scaled: Option<u32>,
+    /// How many its load has called for, over what `spec` says.
+    pub(crate) followed: Option<u32>,
+    pub(crate) upkeep: Upkeep,
     /// What people must know about its folder.
     pub(crate) folder: Folder,
+    /// Processes of it were adopted whose command has changed since.
+    pub(crate) restart_when_ready: bool,
+    /// What is known of what lies in it.
+    pub(crate) files: Files,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
     /// Lines that were an alarm, of each worker.
     alarms: BTreeMap<WorkerId, u64>,
     state: (VersionState, Timestamp),
     delivery: Arc<Delivery>,
-    counters: Arc<VersionCounters>,
+    pub(crate) counters: Arc<VersionCounters>,
 }
 
 /// Whether the folder is still what the processes were started from.
@@ -64,22 +73,20 @@ pub(crate) struct Running {
     pub(crate) alarms: Alarms,
     /// What it was started with.
     pub(crate) spec: Arc<RunSpec>,
+    /// When it was started, by the clock that files are stamped with.
+    pub(crate) since: SystemTime,
     /// Waits for its requests to end.
     pub(crate) drain: Option<AbortOnDropHandle<()>>,
+    /// An earlier switchman has started it, and may still have requests there.
+    pub(crate) adopted: bool,
 }
 
 impl Running {
     /// A process that is about to be started.
     pub(crate) fn starting(stop: oneshot::Sender<()>, spec: Arc<RunSpec>) -> Self {
-        Self {
-            stop: Some(stop),
-            pid: None,
-            address: None,
-            upstream: None,
-            alarms: Alarms::default(),
-            spec,
-            drain: None,
-        }
+        let (stop, since, alarms) = (Some(stop), SystemTime::now(), Alarms::default());
+        let (pid, address, upstream, drain) = (None, None, None, None);
+        Self { stop, pid, address, upstream, alarms, spec, since, drain, adopted: false }
     }
 }
 
@@ -103,7 +110,11 @@ impl Managed {
             life: Lifecycle::arriving(),
             spec,
             scaled: None,
+            followed: None,
+            upkeep: Upkeep::default(),
             folder: Folder::There,
+            restart_when_ready: false,
+            files: Files::default(),
             processes: BTreeMap::new(),
             alarms: BTreeMap::new(),
             state: (VersionState::Arriving, now),
@@ -112,9 +123,14 @@ impl Managed {
         }
     }
 
+    /// When the oldest of its processes was started.
+    pub(crate) fn oldest(&self) -> Option<SystemTime> {
+        self.processes.values().map(|running| running.since).min()
+    }
+
     /// How many workers it is to run.
     pub(crate) fn workers(&self) -> u32 {
-        self.scaled.unwrap_or(self.spec.workers).max(1)
+        self.scaled.or(self.followed).unwrap_or(self.spec.workers).max(1)
     }
 
     /// A process has printed lines that are an alarm: all of them since it was started.
@@ -166,6 +182,7 @@ impl Managed {
             since: self.state.1,
             arrived: self.arrived,
             reason: self.reason(),
+            modified: self.files.is_modified(self.oldest()),
             workers: self
                 .life
                 .workers()
@@ -183,6 +200,7 @@ impl Managed {
                 })
                 .collect(),
             ready: self.life.ready().filter_map(upstream).collect(),
+            wake: self.upkeep.wake.clone(),
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),
         }
@@ -210,8 +228,11 @@ impl Managed {
                 self.version
             )),
         };
-        let own = self.life.reason().map(str::to_owned);
-        let parts: Vec<String> = folder.into_iter().chain(own).chain(self.alarm()).collect();
+        let files = self.files.reason(self.oldest(), &format!("switchman restart {}", self.version));
+        let life = self.life.reason().map(str::to_owned);
+        let (retired, hooks) = (self.upkeep.retired.clone(), self.upkeep.hooks.note.clone());
+        let all = [folder, files, life, self.alarm(), retired, hooks];
+        let parts: Vec<String> = all.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("\n"))
     }
 }

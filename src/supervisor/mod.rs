@@ -14,56 +14,79 @@
 pub mod command;
 pub mod output;
 
+mod adopt;
 mod answer;
+mod autoscale;
 mod effects;
+mod fingerprint;
+mod files;
 mod folder;
+mod get;
 mod health;
+mod hooks;
 mod launch;
 mod leftover;
 mod lifecycle;
+mod main_process;
+mod live;
 mod managed;
 mod memory;
+mod pipes;
 mod place;
+mod printed;
 mod port;
 mod readiness;
+mod record;
 mod reports;
+mod retention;
+mod rolling;
+mod sleep;
 mod socket;
 mod tree;
+mod turns;
+mod upkeep;
+mod warm;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
+use crate::etcd;
 use crate::journal::{Journal, What};
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
-use command::{Command, SupervisorHandle};
+use adopt::Succession;
+use command::{Ask, How, SupervisorHandle};
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
 use output::LogStore;
 use place::Places;
+use rolling::Rolling;
+use turns::Turns;
+use upkeep::Before;
 use worker::Report;
 
-/// Versions that are started at the same time; more wait for their turn.
-const STARTS_AT_ONCE: usize = 8;
 /// The folder of pid files and sockets, in the state folder.
 const RUN_FOLDER: &str = "run";
 /// Reports that may wait before a worker's task has to.
 const EVENTS_WAITING: usize = 1_024;
-/// Commands that may wait.
-const COMMANDS_WAITING: usize = 64;
+/// What is asked and may wait.
+const ASKED_WAITING: usize = 64;
+/// How often idle versions are looked for, and how busy the others are.
+const TICK: Duration = Duration::from_secs(1);
 /// How often ended orphans that nobody waits for are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(5);
+const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the supervisor needs to know.
 #[derive(Debug)]
@@ -74,6 +97,15 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// What nodes agree in about hooks that are run once for all of them; none: this is the only node.
+    pub etcd: Option<etcd::Cluster>,
+    /// The name of this node.
+    pub node: String,
+    /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
+    /// upgrade.
+    pub alone: CancellationToken,
+    /// Workers that may be starting at the same moment; from 1.
+    pub max_workers_starting: usize,
 }
 
 /// Everything that the supervisor reacts to.
@@ -82,15 +114,23 @@ enum Event {
     /// A deploy root changed.
     Change(VersionChange),
     /// Somebody asks for something.
-    Command(Command),
+    Ask(Ask),
     /// The task of a process saw something.
     Report(Key, ProcessId, Report),
     /// A drain or a back-off is over.
     Due(Key, lifecycle::Event),
+    /// The task of a hook has something to say; the number tells it from those of before.
+    Hook(Key, hooks::Kind, u64, hooks::Said),
+    /// A request came for a version that sleeps.
+    Wake(Key),
+    /// A second has passed.
+    Tick,
+    /// A folder could not be deleted; perhaps it can be now.
+    Prune(Key),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
-    /// switchman ends.
-    Shutdown(Option<oneshot::Sender<()>>),
+    /// switchman ends, and its workers do or do not. Without a sender nobody could ever end it.
+    End(How, Option<oneshot::Sender<()>>),
 }
 
 /// One version of one service.
@@ -105,7 +145,13 @@ struct Key {
 struct Service {
     config: config::Service,
     memory: Memory,
+    /// Whose turn it is to run `before_start`.
+    before_start: Arc<Semaphore>,
+    /// What `current` was when it was looked at last; none: it was not looked at.
+    current: Option<Option<VersionId>>,
     versions: BTreeMap<VersionId, Managed>,
+    /// The restart of all of them, while there is one.
+    rolling: Rolling,
 }
 
 /// The owner of every version and process.
@@ -118,8 +164,16 @@ struct Supervisor {
     places: Places,
     logs: LogStore,
     journal: Journal,
-    turns: Arc<Semaphore>,
+    turns: Turns,
+    succession: Succession,
+    /// The tasks of processes.
+    tasks: TaskTracker,
     last_serial: u64,
+    last_hook: u64,
+    /// Hooks that are under way, those that are wanted no more among them.
+    hooks_under_way: usize,
+    /// What requests for versions that sleep ring.
+    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
     ending: Option<Vec<oneshot::Sender<()>>>,
@@ -129,17 +183,20 @@ struct Supervisor {
 #[derive(Debug)]
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
-    commands: mpsc::Receiver<Command>,
-    shutdown: mpsc::Receiver<oneshot::Sender<()>>,
+    asked: mpsc::Receiver<Ask>,
+    ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
+    rings: mpsc::UnboundedReceiver<(ServiceName, VersionId)>,
+    ticks: tokio::time::Interval,
     routing: watch::Receiver<u64>,
 }
 
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
-/// says which versions carry traffic. The task ends after [`SupervisorHandle::shutdown`], or when every handle is
-/// gone; either way every process has ended by then. Call within a tokio runtime.
+/// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
+/// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
+/// [`SupervisorHandle::leave`] it ends and the processes go on. Call within a tokio runtime.
 pub fn spawn(
     settings: Settings,
     registry: Registry,
@@ -160,7 +217,15 @@ pub fn spawn(
         .iter()
         .map(|(name, config)| {
             let memory = Memory::load(&settings.state, name);
-            (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
+            let service = Service {
+                config: config.clone(),
+                memory,
+                before_start: Arc::new(Semaphore::new(1)),
+                current: None,
+                versions: BTreeMap::new(),
+                rolling: Rolling::default(),
+            };
+            (name.clone(), service)
         })
         .collect();
     let journal = Journal::default();
@@ -170,9 +235,13 @@ pub fn spawn(
     }
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
-    let (shutdown_in, shutdown) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, shutdown, open: true, events, routing: live.watch() };
+    let (ask, asked) = mpsc::channel(ASKED_WAITING);
+    let (ends_in, ends) = mpsc::channel(1);
+    let (bell, rings) = mpsc::unbounded_channel();
+    let ticks = tokio::time::interval(TICK);
+    let inbox = Inbox { changes, asked, ends, open: true, events, rings, ticks, routing: live.watch() };
+    let (succession, returned) = Succession::new();
+    let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
         settings,
         services,
@@ -181,12 +250,17 @@ pub fn spawn(
         places,
         logs: logs.clone(),
         journal: journal.clone(),
-        turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        turns,
+        succession,
+        tasks: TaskTracker::new(),
         last_serial: 0,
+        last_hook: 0,
+        hooks_under_way: 0,
+        bell,
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs, journal };
+    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs, journal };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -196,13 +270,15 @@ impl Inbox {
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => event,
-            asked = self.shutdown.recv(), if self.open => {
+            asked = self.ends.recv(), if self.open => {
                 self.open = asked.is_some();
-                Event::Shutdown(asked)
+                asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
+            Some((service, version)) = self.rings.recv() => Event::Wake(Key { service, version }),
             Some(change) = self.changes.recv() => Event::Change(change),
-            Some(command) = self.commands.recv() => Event::Command(command),
+            Some(ask) = self.asked.recv() => Event::Ask(ask),
             Ok(()) = self.routing.changed() => Event::Routing,
+            _ = self.ticks.tick() => Event::Tick,
         }
     }
 }
@@ -210,20 +286,36 @@ impl Inbox {
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
-        leftover::end(self.settings.state.join(RUN_FOLDER)).await;
-        loop {
-            let event = inbox.next().await;
-            self.handle(event);
+        self.adopt().await;
+        self.finish_pruning();
+        let mut leaving: Option<Vec<_>> = None;
+        let waiting: Vec<_> = loop {
+            match inbox.next().await {
+                Event::End(How::Leave, done) => leaving.get_or_insert_default().extend(done),
+                event => self.handle(event),
+            }
+            if self.hooks_under_way > 0 {
+                // A migration is neither cut nor left alone: the next switchman would begin it once more.
+                continue;
+            }
+            if let Some(leaving) = leaving.take() {
+                self.succession.leaving.cancel();
+                break self.ending.take().unwrap_or_default().into_iter().chain(leaving).collect();
+            }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
-                self.logs.close().await;
-                self.journal.close();
-                for done in waiting {
-                    // Who no longer waits need not know.
-                    let _ = done.send(());
-                }
-                return;
+                break waiting;
             }
+        };
+        // Nobody hears what the last tasks report.
+        drop(inbox);
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.logs.close().await;
+        self.journal.close();
+        for done in waiting {
+            // Who no longer waits need not know.
+            let _ = done.send(());
         }
     }
 
@@ -231,30 +323,48 @@ impl Supervisor {
         match event {
             Event::Change(_) if self.ending.is_some() => {}
             Event::Change(change) => self.folder_changed(change),
-            Event::Command(command) => {
+            // Who asked may have gone away.
+            Event::Ask(Ask::Act(command)) => {
                 let answer = self.answer(&command);
-                // Who asked may have gone away.
                 let _ = command.reply.send(answer);
+            }
+            Event::Ask(Ask::RestartAll { service, reply }) => {
+                let _ = reply.send(self.restart_all(service.as_ref()));
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
-            Event::Routing => self.retire_what_lost_its_folder(),
-            Event::Shutdown(done) => {
+            Event::Hook(key, kind, number, said) => self.hook_said(&key, kind, number, said),
+            Event::Wake(key) => self.wake(&key),
+            Event::Tick => self.tick(Instant::now()),
+            Event::Prune(key) => self.prune_again(&key),
+            Event::Routing => {
+                self.note_returned();
+                self.retire_what_lost_its_folder();
+                self.wake_promoted();
+                self.retain_all();
+            }
+            Event::End(_, done) => {
                 self.ending.get_or_insert_default().extend(done);
+                self.succession.ending.cancel();
                 for key in self.keys() {
-                    self.step(&key, lifecycle::Event::Shutdown);
+                    if !self.before_stop(&key) {
+                        self.step(&key, lifecycle::Event::Shutdown);
+                    }
                 }
             }
         }
+        self.go_on_restarting();
     }
 
     /// Decides, publishes, acts: in this order.
     fn step(&mut self, key: &Key, event: lifecycle::Event) {
         let Some(version) = self.version(key) else { return };
-        let now = std::time::Instant::now();
+        let now = Instant::now();
+        let before = Before::new(version, &event);
         let effects = version.life.step(event, now);
         // Before it is published: the data plane looks for streams that are to end when the registry changes.
         version.note_stops(&effects, now);
+        self.follow_up(key, before);
         self.publish(key);
         for effect in effects {
             self.carry_out(key, effect);
@@ -294,6 +404,12 @@ impl Supervisor {
         live.service(key.service.as_str()).is_some_and(|service| service.carries_traffic(&key.version))
     }
 
+    /// Whether routing knows of this version.
+    fn is_routed(&self, key: &Key) -> bool {
+        let live = self.live.load();
+        live.service(key.service.as_str()).is_some_and(|s| s.registry.versions.contains_key(&key.version))
+    }
+
     fn keys(&self) -> Vec<Key> {
         let of = |(name, service): (&ServiceName, &Service)| {
             let name = name.clone();
@@ -311,6 +427,9 @@ async fn reap() {
     loop {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
-        zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        if tree::has_zombies() {
+            zombies =
+                tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::lifecycle::{End, Event, ProcessId};
+use super::live::Change;
 use super::managed::Managed;
 use super::output::Alarms;
 use super::readiness::Verdict;
@@ -14,6 +15,7 @@ use crate::registry::Upstream;
 impl Supervisor {
     pub(super) fn reported(&mut self, key: &Key, process: ProcessId, report: Report) {
         self.write_down(key, process, &report);
+        let passed = matches!(report, Report::Verdict(Verdict::Ready));
         let Some(version) = self.version(key) else { return };
         let event = match report {
             Report::Spawned { pid, address } => {
@@ -33,13 +35,18 @@ impl Supervisor {
             }
             Report::Verdict(Verdict::Ready) => {
                 self.give_upstream(key, process);
-                self.step(key, Event::Passed(process));
-                // One that was raised before may have the worker replaced only now.
-                self.restart_alarmed(key, process);
-                return;
+                Event::Passed(process)
             }
             Report::Verdict(Verdict::Late(why)) => Event::Late(process, why),
             Report::Verdict(Verdict::PortTaken) => Event::PortTaken(process),
+            Report::Live(Change::Unwell(unwell)) => {
+                tracing::error!(
+                    service = %key.service, version = %key.version, pid = version.processes.get(&process).and_then(|p| p.pid),
+                    "a worker {}", unwell.why
+                );
+                Event::Unwell(process, unwell)
+            }
+            Report::Live(Change::Well) => Event::Well(process),
             Report::Exited => Event::Exited(process),
             Report::Ended(end) => {
                 version.processes.remove(&process);
@@ -47,14 +54,22 @@ impl Supervisor {
             }
         };
         self.step(key, event);
+        if passed {
+            // An alarm that was raised before has the worker replaced only now.
+            self.restart_alarmed(key, process);
+        }
+        self.restart_what_has_changed(key);
+        self.heard_of(key, process);
     }
 
     /// What people may want to read later.
     fn write_down(&mut self, key: &Key, process: ProcessId, report: &Report) {
         let Some(version) = self.version(key) else { return };
         let Some(worker) = version.life.worker_of(process) else { return };
-        let pid = version.processes.get(&process).and_then(|running| running.pid);
+        let running = version.processes.get(&process);
+        let (pid, adopted) = running.map_or((None, false), |running| (running.pid, running.adopted));
         let what = match (report, pid) {
+            (Report::Spawned { pid, .. }, None) if adopted => What::Adopted { worker, pid: *pid },
             (Report::Spawned { pid, .. }, _) => What::Started { worker, pid: *pid },
             (Report::Verdict(Verdict::Ready), Some(pid)) => What::Ready { worker, pid },
             (Report::Alarms(Alarms { count, last }), Some(pid)) => {

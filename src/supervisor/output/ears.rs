@@ -30,9 +30,17 @@ pub(crate) struct Heard {
     pub(crate) alarms: Option<watch::Receiver<Alarms>>,
 }
 
-/// Whether the line was printed that shows that a process is ready.
-#[derive(Debug)]
-pub(crate) struct Listening(Option<watch::Receiver<bool>>);
+/// Whether the line was printed that shows that a process is ready. By default it never is.
+#[derive(Debug, Default)]
+pub(crate) enum Listening {
+    /// No line is waited for.
+    #[default]
+    No,
+    /// It may come.
+    Yes(watch::Receiver<bool>),
+    /// It was printed before.
+    Heard,
+}
 
 /// The alarms of one process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,9 +57,9 @@ impl Ears {
         let (ready, line) = match check {
             ReadyCheck::Log(pattern) => {
                 let (said, line) = watch::channel(false);
-                (Some((pattern.clone(), Arc::new(said))), Some(line))
+                (Some((pattern.clone(), Arc::new(said))), Listening::Yes(line))
             }
-            _ => (None, None),
+            _ => (None, Listening::No),
         };
         let (alarm, alarms) = match alarm {
             Some(alarm) => {
@@ -60,7 +68,7 @@ impl Ears {
             }
             None => (None, None),
         };
-        (Self { ready, alarm }, Heard { ready: Listening(line), alarms })
+        (Self { ready, alarm }, Heard { ready: line, alarms })
     }
 
     /// A line, as it was printed.
@@ -96,9 +104,10 @@ fn shown(line: &[u8]) -> String {
 impl Listening {
     /// Returns when the line was printed; never where no line is waited for.
     pub(crate) async fn line(&mut self) {
-        let said = match &mut self.0 {
-            Some(line) => line.wait_for(|said| *said).await.is_ok(),
-            None => false,
+        let said = match self {
+            Self::Yes(line) => line.wait_for(|said| *said).await.is_ok(),
+            Self::Heard => true,
+            Self::No => false,
         };
         if !said {
             // Its outputs are closed, and nothing comes any more.

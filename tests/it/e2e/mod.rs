@@ -1,6 +1,8 @@
 //! The main job, end to end: the real program as a process, with a real rsync, real workers, real requests.
 
+mod adopt;
 mod applications;
+mod apps;
 mod bad_input;
 mod browser;
 mod demo;
@@ -8,6 +10,7 @@ mod docs;
 mod deploy;
 mod faults;
 mod grpc;
+mod keep;
 mod logs;
 mod promote;
 mod rules;

@@ -113,7 +113,7 @@ async fn a_worker_goes_on_while_the_disk_is_full() {
         tracing_note("only root may mount a small file system: a full disk is tried with /dev/full alone");
         return;
     };
-    let world = World::over(Arc::new(TempDir::new().unwrap()), state, spec());
+    let world = World::over(Root::new(), state, spec());
     let noisy = format!(
         "i=0; while [ $i -lt 40 ]; do i=$((i+1)); head -c 100000 /dev/zero | tr '\\0' x; echo; done; echo end; {SERVE}"
     );

@@ -2,10 +2,16 @@
 //!
 //! Every version is run as `sh ./run.sh`, so that each test writes the program it needs into the version's folder.
 
+mod adopt;
 mod alarms;
+mod autoscale;
+mod daemons;
 mod faults;
+mod hooks;
 mod life;
 mod logs;
+mod retention;
+mod sleep;
 mod stop;
 mod unix;
 
@@ -16,7 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchman::config::{
-    Alarm, Logs, Pattern, Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop,
+    Alarm, Logs, Pattern, Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop, Upkeep,
+    Upload,
 };
 use switchman::deploy::{ChangeKind, VersionChange};
 use switchman::hint::Problems;
@@ -33,8 +40,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::eventually;
+use crate::support::switchman::end_processes_in;
 
 const APP: &str = "app";
 
@@ -57,9 +66,28 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 /// A version that works.
 const SERVE: &str = "exec python3 server.py";
 
+/// A deploy root. A test that fails leaves no process behind in it.
+struct Root(TempDir);
+
+impl Root {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(TempDir::new().unwrap()))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        end_processes_in(self.path());
+    }
+}
+
 /// One supervisor with one service.
 struct World {
-    root: Arc<TempDir>,
+    root: Arc<Root>,
     state: Arc<TempDir>,
     spec: RunSpec,
     extra: Extra,
@@ -74,6 +102,7 @@ struct World {
 /// What a service says beside how its versions run.
 #[derive(Clone, Default)]
 struct Extra {
+    upkeep: Upkeep,
     logs: Logs,
     alarm: Option<Arc<Alarm>>,
 }
@@ -107,24 +136,43 @@ impl World {
         Self::with(spec, Extra::default())
     }
 
+    /// A new one of a service that says this too.
     fn with(spec: RunSpec, extra: Extra) -> Self {
-        Self::start(Arc::new(TempDir::new().unwrap()), Arc::new(TempDir::new().unwrap()), spec, extra)
+        Self::start(Root::new(), Arc::new(TempDir::new().unwrap()), spec, extra, &[])
     }
 
     /// Over folders that are there.
-    fn over(root: Arc<TempDir>, state: Arc<TempDir>, spec: RunSpec) -> Self {
-        Self::start(root, state, spec, Extra::default())
+    fn over(root: Arc<Root>, state: Arc<TempDir>, spec: RunSpec) -> Self {
+        Self::over_with(root, state, spec, &[])
     }
 
-    fn start(root: Arc<TempDir>, state: Arc<TempDir>, spec: RunSpec, extra: Extra) -> Self {
+    /// Likewise, with these aliases from the beginning.
+    fn over_with(root: Arc<Root>, state: Arc<TempDir>, spec: RunSpec, aliases: &[(&str, &str)]) -> Self {
+        Self::start(root, state, spec, Extra::default(), aliases)
+    }
+
+    /// A new one with this upkeep of its versions.
+    fn keeping(upkeep: Upkeep, spec: RunSpec) -> Self {
+        Self::with(spec, Extra { upkeep, ..Extra::default() })
+    }
+
+    fn start(
+        root: Arc<Root>,
+        state: Arc<TempDir>,
+        spec: RunSpec,
+        extra: Extra,
+        aliases: &[(&str, &str)],
+    ) -> Self {
         let service = Service {
             root: root.path().to_owned(),
             hosts: Vec::new(),
             versions: regex("^[0-9a-f]{7,64}$"),
             settle: Duration::from_secs(1),
+            upload: Upload::default(),
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
+            upkeep: extra.upkeep.clone(),
             logs: extra.logs.clone(),
             alarm: extra.alarm.clone(),
             run: spec.clone(),
@@ -134,9 +182,14 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
+            etcd: None,
+            node: "host-a".to_owned(),
+            alone: CancellationToken::new(),
+            max_workers_starting: 8,
         };
+        settings.alone.cancel();
         let (writer, registry) = Registry::new();
-        let (rules, rules_reader) = watch::channel(published(&[]));
+        let (rules, rules_reader) = watch::channel(published(aliases));
         let live = Live::new();
         let readers = BTreeMap::from([(app.clone(), rules_reader)]);
         let hosts = BTreeMap::from([(app, Vec::new())]);
@@ -149,7 +202,13 @@ impl World {
     /// Ends this supervisor, and starts another one over the same folders.
     async fn restarted(self) -> Self {
         self.end().await;
-        Self::start(self.root, self.state, self.spec, self.extra)
+        Self::start(self.root, self.state, self.spec, self.extra, &[])
+    }
+
+    /// This supervisor leaves its workers, and another one over the same folders goes on.
+    async fn succeeded(self) -> Self {
+        self.handle.leave().await;
+        Self::start(self.root, self.state, self.spec, self.extra, &[])
     }
 
     async fn end(&self) {
