@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::launch::{self, Identity};
-use super::lifecycle::{End, ProcessId};
+use super::lifecycle::{End, Health, ProcessId};
 use super::output::{LogStore, Printer, Stream};
 use super::place::{Place, Places};
 use super::readiness::{self, SharedTree, Verdict, ask};
@@ -62,8 +62,8 @@ pub(crate) enum Report {
     Noted(String),
     /// It is ready, late, or has lost its port.
     Verdict(Verdict),
-    /// It is ready, and its liveness checks found that it hangs, or that it is well again.
-    Live(live::Change),
+    /// It is ready, and its liveness checks have come to another result; why, as the end of a sentence about it.
+    Health(Health, String),
     /// The process has ended; what it started is being ended.
     Exited,
     /// Nothing of it is left.

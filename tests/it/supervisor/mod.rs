@@ -4,8 +4,11 @@
 
 mod faults;
 mod life;
+mod live;
+mod rolling;
 mod stop;
 mod unix;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -92,11 +95,21 @@ fn deadline(ms: u64) -> RunSpec {
 
 impl World {
     fn new(spec: RunSpec) -> Self {
-        Self::over(Arc::new(TempDir::new().unwrap()), Arc::new(TempDir::new().unwrap()), spec)
+        Self::starting(8, spec)
+    }
+
+    /// With this many workers that may start at the same moment.
+    fn starting(most: usize, spec: RunSpec) -> Self {
+        let [root, state] = [(), ()].map(|()| Arc::new(TempDir::new().unwrap()));
+        Self::build(root, state, most, spec)
     }
 
     /// Over folders that are there.
     fn over(root: Arc<TempDir>, state: Arc<TempDir>, spec: RunSpec) -> Self {
+        Self::build(root, state, 8, spec)
+    }
+
+    fn build(root: Arc<TempDir>, state: Arc<TempDir>, max_workers_starting: usize, spec: RunSpec) -> Self {
         let service = Service {
             root: root.path().to_owned(),
             hosts: Vec::new(),
@@ -113,7 +126,7 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
-            max_workers_starting: 8,
+            max_workers_starting,
         };
         let (writer, registry) = Registry::new();
         let (rules, rules_reader) = watch::channel(published(&[]));

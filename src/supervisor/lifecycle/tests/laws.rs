@@ -77,7 +77,7 @@ impl World {
             Chance::Crash(n) => self.pick(n).into_iter().for_each(|p| self.crash(p)),
             // A check may have begun before what has happened since.
             Chance::Unwell(n, answers) => self.pick(n).into_iter().for_each(|p| self.unwell(p, answers)),
-            Chance::Well(n) => self.pick(n).into_iter().for_each(|p| self.step(Event::Well(p))),
+            Chance::Well(n) => self.pick(n).into_iter().for_each(|p| self.well(p)),
             Chance::EndOfTold => {
                 let told = self.told.iter().copied().find(|p| self.live.contains_key(p));
                 told.into_iter().for_each(|p| self.step(Event::Ended(p, End::Told)));
