@@ -4,6 +4,7 @@
 //! says nothing about the worker: counting begins anew. So a machine that stood still for some seconds restarts nobody.
 
 use std::convert::Infallible;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -66,15 +67,16 @@ async fn command(
     let unasked = |why: String| Failure::Unasked(format!("its liveness command could not be run: {why}"));
     let mut command = launch::command(run, &launch.spec, &launch.who, address);
     // By this mark a worker's processes are known; the command is none of them.
-    command.env_remove("PIDFILE").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command.env_remove("PIDFILE").stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child =
         command.spawn().map_err(|e| unasked(launch::explain_spawn(&e, run, &launch.who.folder)))?;
     let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
     match tokio::time::timeout(timeout, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => {
-            Err(Failure::Answered(format!("its liveness command {}", launch::explain_exit(status, run))))
-        }
+        Ok(Ok(status)) => Err(Failure::Answered(format!(
+            "its liveness command {}",
+            launch::explain_exit(Some(status), run)
+        ))),
         Ok(Err(error)) => Err(unasked(error.to_string())),
         Err(_) => {
             if let Some(group) = group {

@@ -14,8 +14,11 @@
 pub mod command;
 pub mod output;
 
+mod adopt;
 mod answer;
 mod effects;
+mod fingerprint;
+mod files;
 mod folder;
 mod get;
 mod health;
@@ -23,11 +26,14 @@ mod launch;
 mod leftover;
 mod lifecycle;
 mod live;
+mod main_process;
 mod managed;
 mod memory;
+mod pipes;
 mod place;
 mod port;
 mod readiness;
+mod record;
 mod reports;
 mod rolling;
 mod socket;
@@ -43,14 +49,16 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
-use command::{Ask, SupervisorHandle};
+use adopt::Succession;
+use command::{Ask, How, SupervisorHandle};
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -67,7 +75,7 @@ const EVENTS_WAITING: usize = 1_024;
 /// What is asked and may wait.
 const ASKED_WAITING: usize = 64;
 /// How often ended orphans that nobody waits for are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(5);
+const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the supervisor needs to know.
 #[derive(Debug)]
@@ -80,6 +88,9 @@ pub struct Settings {
     pub state: PathBuf,
     /// Workers that may be starting at the same moment; from 1.
     pub max_workers_starting: usize,
+    /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
+    /// upgrade.
+    pub alone: CancellationToken,
 }
 
 /// Everything that the supervisor reacts to.
@@ -95,8 +106,8 @@ enum Event {
     Due(Key, lifecycle::Event),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
-    /// switchman ends.
-    Shutdown(Option<oneshot::Sender<()>>),
+    /// switchman ends, and its workers do or do not. Without a sender nobody could ever end it.
+    End(How, Option<oneshot::Sender<()>>),
 }
 
 /// One version of one service.
@@ -126,6 +137,9 @@ struct Supervisor {
     places: Places,
     logs: LogStore,
     turns: Turns,
+    succession: Succession,
+    /// The tasks of processes.
+    tasks: TaskTracker,
     last_serial: u64,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
@@ -137,7 +151,7 @@ struct Supervisor {
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
     asked: mpsc::Receiver<Ask>,
-    shutdown: mpsc::Receiver<oneshot::Sender<()>>,
+    ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
@@ -145,8 +159,9 @@ struct Inbox {
 }
 
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
-/// says which versions carry traffic. The task ends after [`SupervisorHandle::shutdown`], or when every handle is
-/// gone; either way every process has ended by then. Call within a tokio runtime.
+/// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
+/// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
+/// [`SupervisorHandle::leave`] it ends and the processes go on. Call within a tokio runtime.
 pub fn spawn(
     settings: Settings,
     registry: Registry,
@@ -182,8 +197,9 @@ pub fn spawn(
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (ask, asked) = mpsc::channel(ASKED_WAITING);
-    let (shutdown_in, shutdown) = mpsc::channel(1);
-    let inbox = Inbox { changes, asked, shutdown, open: true, events, routing: live.watch() };
+    let (ends_in, ends) = mpsc::channel(1);
+    let inbox = Inbox { changes, asked, ends, open: true, events, routing: live.watch() };
+    let (succession, returned) = Succession::new();
     let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
         settings,
@@ -193,11 +209,13 @@ pub fn spawn(
         places,
         logs: logs.clone(),
         turns,
+        succession,
+        tasks: TaskTracker::new(),
         last_serial: 0,
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { ask, shutdown: shutdown_in, logs };
+    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -207,9 +225,9 @@ impl Inbox {
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => event,
-            asked = self.shutdown.recv(), if self.open => {
+            asked = self.ends.recv(), if self.open => {
                 self.open = asked.is_some();
-                Event::Shutdown(asked)
+                asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
             Some(change) = self.changes.recv() => Event::Change(change),
             Some(ask) = self.asked.recv() => Event::Ask(ask),
@@ -221,18 +239,27 @@ impl Inbox {
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
-        leftover::end(self.settings.state.join(RUN_FOLDER)).await;
-        loop {
-            let event = inbox.next().await;
-            self.handle(event);
+        self.adopt().await;
+        let waiting: Vec<_> = loop {
+            match inbox.next().await {
+                Event::End(How::Leave, done) => {
+                    self.succession.leaving.cancel();
+                    break self.ending.take().unwrap_or_default().into_iter().chain(done).collect();
+                }
+                event => self.handle(event),
+            }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
-                for done in waiting {
-                    // Who no longer waits need not know.
-                    let _ = done.send(());
-                }
-                return;
+                break waiting;
             }
+        };
+        // Nobody hears what the last tasks report.
+        drop(inbox);
+        self.tasks.close();
+        self.tasks.wait().await;
+        for done in waiting {
+            // Who no longer waits need not know.
+            let _ = done.send(());
         }
     }
 
@@ -250,9 +277,13 @@ impl Supervisor {
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
-            Event::Routing => self.retire_what_lost_its_folder(),
-            Event::Shutdown(done) => {
+            Event::Routing => {
+                self.note_returned();
+                self.retire_what_lost_its_folder();
+            }
+            Event::End(_, done) => {
                 self.ending.get_or_insert_default().extend(done);
+                self.succession.ending.cancel();
                 for key in self.keys() {
                     self.step(&key, lifecycle::Event::Shutdown);
                 }
@@ -301,6 +332,12 @@ impl Supervisor {
         live.service(key.service.as_str()).is_some_and(|service| service.carries_traffic(&key.version))
     }
 
+    /// Whether routing knows of this version.
+    fn is_routed(&self, key: &Key) -> bool {
+        let live = self.live.load();
+        live.service(key.service.as_str()).is_some_and(|s| s.registry.versions.contains_key(&key.version))
+    }
+
     fn keys(&self) -> Vec<Key> {
         let of = |(name, service): (&ServiceName, &Service)| {
             let name = name.clone();
@@ -318,6 +355,9 @@ async fn reap() {
     loop {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
-        zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        if tree::has_zombies() {
+            zombies =
+                tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        }
     }
 }
