@@ -181,6 +181,17 @@ impl World {
         }
     }
 
+    /// An earlier switchman has left a process of each of these workers.
+    fn adopt(&mut self, workers: u32, was_ready: bool, of: &[u32]) {
+        let processes = (1..).zip(of).map(|(process, worker)| {
+            let (process, worker) = (ProcessId(process), WorkerId(*worker));
+            self.live.insert(process, worker);
+            Adopted { process, worker, restarts: 0 }
+        });
+        let processes = processes.collect();
+        self.step(Event::Adopt { workers, was_ready, processes });
+    }
+
     /// A ready process fails its liveness checks.
     fn unwell(&mut self, process: ProcessId, answers: bool) {
         let (health, why) = match answers {
