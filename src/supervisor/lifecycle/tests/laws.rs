@@ -110,7 +110,7 @@ proptest! {
     fn the_laws_hold_whatever_happens(
         order in order(),
         left in left(),
-        chances in prop::collection::vec(chance(), 0..80),
+        chances in prop::collection::vec(chance(), 0..50),
     ) {
         let mut world = World::new();
         world.set_order(order);
