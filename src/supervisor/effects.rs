@@ -44,6 +44,7 @@ impl Supervisor {
 
     fn start_process(&mut self, key: &Key, process: ProcessId, worker: WorkerId, urgent: bool) {
         let (places, logs, events) = (self.places.clone(), self.logs.clone(), self.events.clone());
+        let cgroups = self.cgroups.clone();
         let turns = (!urgent).then(|| self.turns.clone());
         let run_folder =
             self.settings.state.join(RUN_FOLDER).join(key.service.as_str()).join(key.version.as_str());
@@ -61,6 +62,7 @@ impl Supervisor {
             run,
             spec: version.spec.clone(),
             places,
+            cgroups,
             logs,
             turns,
         };

@@ -14,15 +14,19 @@
 pub mod command;
 pub mod output;
 
+mod accepted;
 mod answer;
 mod effects;
 mod folder;
 mod health;
+mod inherit;
+mod isolated;
 mod launch;
 mod leftover;
 mod lifecycle;
 mod managed;
 mod memory;
+mod notify;
 mod place;
 mod port;
 mod readiness;
@@ -46,6 +50,7 @@ use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use command::{Command, SupervisorHandle};
+use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -115,6 +120,7 @@ struct Supervisor {
     registry: Registry,
     live: Arc<Live>,
     places: Places,
+    cgroups: Option<Arc<Cgroups>>,
     logs: LogStore,
     turns: Arc<Semaphore>,
     last_serial: u64,
@@ -163,6 +169,7 @@ pub fn spawn(
         .collect();
     let logs = LogStore::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
+    let cgroups = isolated::prepare(&settings).map(Arc::new);
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
     let (shutdown_in, shutdown) = mpsc::channel(1);
@@ -173,6 +180,7 @@ pub fn spawn(
         registry,
         live,
         places,
+        cgroups,
         logs: logs.clone(),
         turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
         last_serial: 0,
@@ -254,7 +262,9 @@ impl Supervisor {
 
     fn publish(&mut self, key: &Key) {
         let Some(service) = self.services.get_mut(&key.service) else { return };
-        let Some(view) = service.versions.get_mut(&key.version).map(Managed::view) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
+        let view = version.view();
+        self.places.keep_only(&key.service, &key.version, &version.waiting_for_process(&view));
         let gone = view.state == VersionState::Gone;
         if gone {
             service.versions.remove(&key.version);

@@ -8,12 +8,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::health;
+use super::launch::{self, Identity};
+use super::notify::Said;
 use super::tree::{Listener, Tree};
 use super::worker::{Report, Reporter};
-use crate::config::{ReadyCheck, RunSpec};
+use super::{accepted, health};
+use crate::config::{ReadyCheck, RunSpec, UpstreamAt};
 use crate::registry::Address;
 
 /// A tree that the blocking threads look at in turn.
@@ -37,12 +40,23 @@ pub(crate) enum Verdict {
 /// knowing already.
 pub(crate) async fn wait(
     spec: &RunSpec,
+    who: &Identity,
     address: &Address,
+    said: Option<watch::Receiver<Said>>,
     tree: &SharedTree,
     reporter: &Reporter,
 ) -> Verdict {
     let ready = &spec.ready;
     let started = Instant::now();
+    if let Some(said) = said {
+        return match notified(said, ready.deadline, reporter).await {
+            Ok(()) => match who_listens(tree, address).await {
+                Listener::Other => Verdict::PortTaken,
+                Listener::Own | Listener::Nobody => Verdict::Ready,
+            },
+            Err(late) => Verdict::Late(format!("did not become ready within {:?}: {late}", ready.deadline)),
+        };
+    }
     let mut elsewhere = Elsewhere::default();
     loop {
         // There is no time for another check after this one.
@@ -55,6 +69,11 @@ pub(crate) async fn wait(
                     Listener::Own | Listener::Nobody => return Verdict::Ready,
                 }
             }
+            // Its socket is open before it is there.
+            _ if spec.upstream == UpstreamAt::Inherit => match check(spec, who, address).await {
+                Ok(()) => return Verdict::Ready,
+                Err(failure) => elsewhere.look(address, tree, last, reporter).await.unwrap_or(failure),
+            },
             ReadyCheck::Http(_) | ReadyCheck::Tcp | ReadyCheck::Notify | ReadyCheck::Command(_) => {
                 // Connecting costs little; /proc lists every connection of the machine.
                 match health::connects(address, ready.timeout).await {
@@ -62,8 +81,13 @@ pub(crate) async fn wait(
                     Ok(()) => match who_listens(tree, address).await {
                         Listener::Other => return Verdict::PortTaken,
                         Listener::Nobody => format!("nothing listens on {address}"),
-                        Listener::Own => match check(spec, address).await {
-                            Ok(()) => return Verdict::Ready,
+                        Listener::Own => match check(spec, who, address).await {
+                            // It may have ended meanwhile, and somebody else have answered.
+                            Ok(()) => match who_listens(tree, address).await {
+                                Listener::Own => return Verdict::Ready,
+                                Listener::Other => return Verdict::PortTaken,
+                                Listener::Nobody => format!("nothing listens on {address} any more"),
+                            },
                             Err(failure) => failure,
                         },
                     },
@@ -77,11 +101,53 @@ pub(crate) async fn wait(
     }
 }
 
-async fn check(spec: &RunSpec, address: &Address) -> Result<(), String> {
-    match &spec.ready.check {
-        ReadyCheck::Http(path) => health::http(address, spec.protocol, path, spec.ready.timeout).await,
-        _ => Ok(()),
+async fn check(spec: &RunSpec, who: &Identity, address: &Address) -> Result<(), String> {
+    let timeout = spec.ready.timeout;
+    match (&spec.ready.check, address) {
+        (ReadyCheck::Http(path), _) => health::http(address, spec.protocol, path, timeout).await,
+        (ReadyCheck::Command(run), _) => launch::check::check(run, spec, who, address, timeout).await,
+        (ReadyCheck::Tcp, Address::Tcp(address)) if spec.upstream == UpstreamAt::Inherit => {
+            accepted::accepts(*address, timeout).await
+        }
+        (ReadyCheck::Tcp | ReadyCheck::After(_) | ReadyCheck::Notify, _) => Ok(()),
     }
+}
+
+/// Waits until the worker says that it is ready; what it says meanwhile is reported. Else why it is not.
+async fn notified(
+    mut said: watch::Receiver<Said>,
+    deadline: Duration,
+    reporter: &Reporter,
+) -> Result<(), String> {
+    let mut shown = None;
+    let waiting = async {
+        loop {
+            let now = said.borrow_and_update().clone();
+            if now.ready {
+                return;
+            }
+            if now.status != shown {
+                shown = now.status;
+                reporter.send(Report::Noted(shown.clone().unwrap_or_default())).await;
+            }
+            if said.changed().await.is_err() {
+                // Its reader has failed, and has said so.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    if tokio::time::timeout(deadline, waiting).await.is_ok() {
+        return Ok(());
+    }
+    let now = said.borrow().clone();
+    let status = now.status.map(|status| format!("; its last status: {status}")).unwrap_or_default();
+    Err(match now.disbelieved {
+        None => format!("it has not sent READY=1 to its NOTIFY_SOCKET{status}"),
+        Some(pid) => format!(
+            "READY=1 came from process {pid}, which is none of the worker's, or had ended before it could be looked at\
+             {status}"
+        ),
+    })
 }
 
 async fn who_listens(tree: &SharedTree, address: &Address) -> Listener {

@@ -1,7 +1,9 @@
-//! The socket files that workers were given: one number each, never used twice, in a folder for our user alone.
+//! The socket files that workers were given: one number each, never used twice, in a folder for our user alone, or for
+//! the group that the worker runs as.
 //!
 //! ```text
 //! <state>/run/@sockets/7.sock        the usual place; `@` because no service can be called so
+//! <state>/run/@sockets/1000/8.sock   for a worker with the group 1000
 //! /tmp/switchman-Xa81bQ/7.sock       where that is too long for a socket; <state>/run/@sockets then links to it
 //! ```
 //!
@@ -16,10 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::launch::reach;
+use crate::config::Account;
+
 /// The longest path of a socket, in bytes: `sun_path` in unix(7), without the NUL at its end.
 const PATH_MAX: usize = 107;
-/// The longest name of a socket in its folder, with the slash before it.
-const NAME_MAX: usize = "/18446744073709551615.sock".len();
+/// The longest name of a socket in its folder, with the group's and the slashes before them.
+const NAME_MAX: usize = "/4294967295/18446744073709551615.sock".len();
 /// The folder of sockets, in the folder of pid files; or the link to it.
 const FOLDER: &str = "@sockets";
 /// What the name of a folder elsewhere begins with.
@@ -64,9 +69,16 @@ impl SocketTable {
     }
 
     /// A path that no worker was ever given by this switchman, with nothing there.
-    pub(crate) fn pick(&self) -> Result<SocketGuard, NoSocket> {
+    /// A process that runs as `account` can make it.
+    pub(crate) fn pick(&self, account: Option<&Account>) -> Result<SocketGuard, NoSocket> {
         let number = self.0.last.fetch_add(1, Relaxed) + 1;
-        let path = self.0.folder()?.join(format!("{number}.sock"));
+        let folder = self.0.folder()?;
+        let folder = match account {
+            None => folder,
+            Some(account) => of_group(&folder, account)
+                .map_err(|source| NoSocket::Unusable { folder: folder.clone(), source })?,
+        };
+        let path = folder.join(format!("{number}.sock"));
         // One that an earlier switchman left, where its workers would not end.
         let _ = fs::remove_file(&path);
         Ok(SocketGuard { path, _table: self.clone() })
@@ -95,6 +107,18 @@ impl Sockets {
     }
 }
 
+/// The part of the folder that a group may make sockets in.
+fn of_group(folder: &Path, account: &Account) -> io::Result<PathBuf> {
+    reach::pass(folder)?;
+    let part = folder.join(account.gid.to_string());
+    match DirBuilder::new().mode(0o700).create(&part) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    reach::share(&part, account)?;
+    Ok(part)
+}
+
 /// A new folder with a short path, 0700.
 fn elsewhere() -> Result<PathBuf, NoSocket> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -119,6 +143,10 @@ impl Drop for Sockets {
     /// The folder goes with its last socket; one that is not empty is left for the next start to remove.
     fn drop(&mut self) {
         let folder = self.folder.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for part in folder.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
+            // Of a group; a socket is no folder, and stays.
+            let _ = fs::remove_dir(part.path());
+        }
         if folder.as_ref().is_some_and(|folder| fs::remove_dir(folder).is_ok()) {
             let _ = fs::remove_file(self.run.join(FOLDER));
         }
@@ -165,7 +193,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let table = SocketTable::new(state.path().join("run"));
         assert!(!state.path().join("run").exists(), "nothing is made before it is wanted");
-        let (one, two) = (table.pick().unwrap(), table.pick().unwrap());
+        let (one, two) = (table.pick(None).unwrap(), table.pick(None).unwrap());
         assert_ne!(one.path(), two.path());
         let folder = one.path().parent().unwrap().to_owned();
         assert_eq!((folder.parent(), mode(&folder)), (Some(&*state.path().join("run")), 0o700));
@@ -174,7 +202,7 @@ mod tests {
         let before = one.path().to_owned();
         drop(one);
         assert!(!before.exists());
-        assert_ne!(table.pick().unwrap().path(), before, "no path is given twice");
+        assert_ne!(table.pick(None).unwrap().path(), before, "no path is given twice");
         drop(table);
         assert!(folder.exists(), "a worker still holds its socket");
         drop(two);
@@ -187,7 +215,7 @@ mod tests {
         let folder = state.path().join(FOLDER);
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("1.sock"), "").unwrap();
-        let guard = SocketTable::new(state.path().to_owned()).pick().unwrap();
+        let guard = SocketTable::new(state.path().to_owned()).pick(None).unwrap();
         assert!(!guard.path().exists() && guard.path().starts_with(&folder));
     }
 
@@ -196,7 +224,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let run = state.path().join("x".repeat(100)).join("run");
         let table = SocketTable::new(run.clone());
-        let guard = table.pick().unwrap();
+        let guard = table.pick(None).unwrap();
         let folder = guard.path().parent().unwrap().to_owned();
         assert!(guard.path().as_os_str().len() <= PATH_MAX && !folder.starts_with(&run), "{guard:?}");
         assert_eq!((fs::read_link(run.join(FOLDER)).unwrap(), mode(&folder)), (folder.clone(), 0o700));
@@ -210,7 +238,7 @@ mod tests {
 
         // The link leads nowhere; the next one makes another.
         let table = SocketTable::new(run.clone());
-        let folder = table.pick().unwrap().path().parent().unwrap().to_owned();
+        let folder = table.pick(None).unwrap().path().parent().unwrap().to_owned();
         assert!(folder.is_dir());
         drop(table);
         assert!(

@@ -1,7 +1,7 @@
 //! Everything that a worker's process has started, found through `/proc`.
 //!
 //! A process belongs to the tree of a worker if it is the worker's process, is in its process group or session,
-//! descends from a member, was seen as a member before, or is an orphan that switchman adopted (it is the
+//! descends from a member, is in its control group, was seen as a member before, or is an orphan that switchman adopted (it is the
 //! subreaper) and that carries the worker's unique `PIDFILE` in its environment: that finds what was
 //! daemonized. Reading `/proc` blocks for some milliseconds: call from `spawn_blocking`.
 
@@ -13,6 +13,8 @@ use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process, Stat};
 use rustix::process::{Pid, Signal, WaitOptions};
 
+use super::launch::cgroup::Cgroup;
+
 /// The process tree of one worker.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -20,6 +22,8 @@ pub(crate) struct Tree {
     root_started: Option<u64>,
     /// The worker's `PIDFILE`.
     mark: OsString,
+    /// Its control group, where it has one: whoever is in it is a member.
+    cgroup: Option<Cgroup>,
     /// Members with their start times: a number that is used again is not taken for the old process.
     seen: HashMap<i32, u64>,
 }
@@ -40,7 +44,13 @@ impl Tree {
     pub(crate) fn new(root: u32, mark: impl Into<OsString>) -> Self {
         let root = root.cast_signed();
         let root_started = Process::new(root).and_then(|p| p.stat()).ok().map(|stat| stat.starttime);
-        Self { root, root_started, mark: mark.into(), seen: HashMap::new() }
+        Self { root, root_started, mark: mark.into(), cgroup: None, seen: HashMap::new() }
+    }
+
+    /// Its processes are in this control group.
+    pub(crate) fn in_cgroup(mut self, cgroup: Option<Cgroup>) -> Self {
+        self.cgroup = cgroup;
+        self
     }
 
     /// The members that live now. Reaps those that have ended and were left to switchman.
@@ -53,11 +63,13 @@ impl Tree {
         let stats = all_stats();
         // The number of the root was given to somebody else: so no group or session of that number is ours.
         let root_is_new = stats.iter().any(|s| s.pid == self.root && Some(s.starttime) != self.root_started);
+        let grouped = self.cgroup.as_ref().map(Cgroup::members).unwrap_or_default();
         let mut members: HashSet<i32> = stats
             .iter()
             .filter(|s| {
                 (!root_is_new && (s.pid == self.root || s.pgrp == self.root || s.session == self.root))
                     || self.seen.get(&s.pid) == Some(&s.starttime)
+                    || grouped.contains(&s.pid)
                     || (s.ppid == me && s.pid != self.root && has_mark(s.pid, &self.mark))
             })
             .map(|s| s.pid)
@@ -90,6 +102,12 @@ impl Tree {
         }
         for pid in others.iter().filter_map(|member| Pid::from_raw(member.pid)) {
             let _ = rustix::process::kill_process(pid, signal);
+        }
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| signal == Signal::KILL) {
+            // Whoever was started meanwhile is ended too.
+            if let Err(error) = cgroup.kill() {
+                tracing::warn!(%error, cgroup = %cgroup.path().display(), "a cgroup cannot be ended as a whole");
+            }
         }
         !members.is_empty()
     }

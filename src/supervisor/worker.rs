@@ -14,8 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::launch::{self, Identity};
+use super::launch::cgroup::{Cgroup, Cgroups};
+use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, ProcessId};
+use super::notify::Notified;
 use super::output::{LogStore, Printer, Stream};
 use super::place::{Place, Places};
 use super::readiness::{self, SharedTree, Verdict, ask};
@@ -42,6 +44,8 @@ pub(crate) struct Launch {
     pub(crate) run: RunCommand,
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) places: Places,
+    /// Where control groups can be made, if they can.
+    pub(crate) cgroups: Option<Arc<Cgroups>>,
     pub(crate) logs: LogStore,
     /// Starts wait for their turn here; none for one that is urgent.
     pub(crate) turns: Option<Arc<Semaphore>>,
@@ -92,6 +96,8 @@ struct Process {
     pid: u32,
     /// Held until nothing of the process is left.
     place: Place,
+    cgroup: Option<Cgroup>,
+    notified: Option<Notified>,
     tree: SharedTree,
     readers: Vec<JoinHandle<()>>,
 }
@@ -111,7 +117,7 @@ async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Repo
             _ = &mut *told => return End::Told,
         },
     };
-    let mut process = match start(launch).await {
+    let mut process = match start(launch) {
         Ok(process) => process,
         Err(why) => return End::ByItself(format!("could not be started: {why}")),
     };
@@ -129,20 +135,19 @@ async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Repo
 }
 
 /// Starts the process, or says why it cannot be.
-async fn start(launch: &Launch) -> Result<Process, String> {
+fn start(launch: &Launch) -> Result<Process, String> {
     let Launch { who, run, spec, .. } = launch;
-    if let Some(folder) = who.pidfile.parent() {
-        let made = tokio::fs::create_dir_all(folder).await;
-        made.map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
-    }
-    let place = launch.places.pick(spec.upstream).map_err(|e| e.to_string())?;
-    let mut command = launch::command(run, spec, who, &place.address());
+    let outfit = Outfit::prepare(spec, who, &launch.places, launch.cgroups.as_deref())?;
+    let command = launch::command(run, spec, who, &outfit);
+    let mut command = command.map_err(|e| launch::explain_spawn(&e, run, &who.folder))?;
     let mut child = command.spawn().map_err(|e| launch::explain_spawn(&e, run, &who.folder))?;
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
-    let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile)));
+    let Outfit { place, cgroup, notify } = outfit;
+    let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile).in_cgroup(cgroup.clone())));
+    let notified = notify.map(|socket| socket.listen(tree.clone()));
     let readers = read_output(&mut child, launch, pid);
-    Ok(Process { child, pid, place, tree, readers })
+    Ok(Process { child, pid, place, cgroup, notified, tree, readers })
 }
 
 impl Process {
@@ -157,7 +162,8 @@ impl Process {
     ) -> Watched {
         let turn_over = Instant::now() + TURN_MAX;
         let address = self.place.address();
-        let readiness = readiness::wait(&launch.spec, &address, &self.tree, reporter);
+        let said = self.notified.as_ref().map(Notified::said);
+        let readiness = readiness::wait(&launch.spec, &launch.who, &address, said, &self.tree, reporter);
         tokio::pin!(readiness);
         let (mut waiting, mut passed) = (true, false);
         loop {
@@ -180,19 +186,25 @@ impl Process {
         // A socket has a path that nobody else was given.
         let port = match &self.place {
             Place::Port(port) if !passed => Some(port.address().port()),
-            Place::Port(_) | Place::Socket(_) => None,
+            Place::Port(_) | Place::Socket(_) | Place::Listener(_) => None,
         };
         let taken = match port {
             Some(port) => ask(&self.tree, move |tree| tree.who_listens(port)).await == Listener::Other,
             None => false,
         };
         kill(&self.tree).await;
+        let out_of_memory = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.out_of_memory() > 0);
+        remove(self.cgroup).await;
         finish(self.readers).await;
         let Identity { service, version, worker, .. } = &launch.who;
         let lines = launch.logs.tail(service, version, (*worker, self.pid), QUOTED_LINES);
         let how = match status {
             Ok(status) => launch::explain_exit(status, &launch.run),
             Err(error) => format!("ended, and its status cannot be read: {error}"),
+        };
+        let how = match out_of_memory {
+            true => format!("{how}; it needed more than its `cgroup.memory_max`"),
+            false => how,
         };
         match port {
             Some(port) if taken || lines.iter().any(|line| says_in_use(line)) => {
@@ -214,6 +226,7 @@ impl Process {
             kill(&self.tree).await;
             let _ = tokio::time::timeout(KILL_MAX, self.child.wait()).await;
         }
+        remove(self.cgroup).await;
         finish(self.readers).await;
     }
 }
@@ -259,6 +272,21 @@ async fn finish(readers: Vec<JoinHandle<()>>) {
             // Somebody outside the tree was handed the pipe.
             reader.abort();
         }
+    }
+}
+
+/// Removes the control group of a tree of which nothing is left.
+async fn remove(cgroup: Option<Cgroup>) {
+    let mut pause = Duration::from_millis(1);
+    // What is left of an ended process is in the group for a moment longer than in /proc.
+    while let Some(cgroup) = cgroup.as_ref().filter(|cgroup| !cgroup.remove() && cgroup.members().is_empty())
+    {
+        if pause > KILL_MAX {
+            tracing::warn!(cgroup = %cgroup.path().display(), "it is empty, and cannot be removed");
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 
