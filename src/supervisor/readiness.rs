@@ -57,7 +57,8 @@ pub(crate) async fn wait(
             Err(late) => Verdict::Late(format!("did not become ready within {:?}: {late}", ready.deadline)),
         };
     }
-    let mut elsewhere = Elsewhere::default();
+    let inherited = spec.upstream == UpstreamAt::Inherit;
+    let mut elsewhere = Elsewhere { inherited, ..Elsewhere::default() };
     loop {
         // There is no time for another check after this one.
         let last = started.elapsed() + ready.interval > ready.deadline;
@@ -70,7 +71,7 @@ pub(crate) async fn wait(
                 }
             }
             // Its socket is open before it is there.
-            _ if spec.upstream == UpstreamAt::Inherit => match check(spec, who, address).await {
+            _ if inherited => match check(spec, who, address).await {
                 Ok(()) => return Verdict::Ready,
                 Err(failure) => elsewhere.look(address, tree, last, reporter).await.unwrap_or(failure),
             },
@@ -162,6 +163,8 @@ struct Elsewhere {
     /// When to look next, and how long to wait after that.
     next: Option<(Instant, Duration)>,
     found: Option<String>,
+    /// Its own socket was handed to it.
+    inherited: bool,
 }
 
 impl Elsewhere {
@@ -177,7 +180,12 @@ impl Elsewhere {
         let (at, pause) = self.next.unwrap_or((now, LOOK_ELSEWHERE_AFTER));
         if now >= at || last {
             self.next = Some((now + pause, pause * 2));
-            let found = elsewhere(address, &ask(tree, Tree::listens_on).await);
+            let mut listens_on = ask(tree, Tree::listens_on).await;
+            if self.inherited {
+                // It holds that one in any case.
+                listens_on.retain(|listens| *address != Address::Tcp(*listens));
+            }
+            let found = elsewhere(address, &listens_on, self.inherited);
             if let Some(new) = found.as_ref().filter(|_| found != self.found) {
                 reporter.send(Report::Noted(new.clone())).await;
             }
@@ -188,9 +196,13 @@ impl Elsewhere {
 }
 
 /// The sentence for a worker that listens, but not where it was told to.
-fn elsewhere(address: &Address, listens_on: &[SocketAddr]) -> Option<String> {
+fn elsewhere(address: &Address, listens_on: &[SocketAddr], inherited: bool) -> Option<String> {
     let places: Vec<String> = listens_on.iter().map(ToString::to_string).collect();
     let (given, hint) = match address {
+        Address::Tcp(address) if inherited => {
+            let hint = "make it serve file descriptor 3 (LISTEN_FDS), or remove `upstream: inherit`";
+            (format!("socket it was given ({address}, file descriptor 3)"), hint)
+        }
         Address::Tcp(address) => {
             let port = address.port();
             let hint = match listens_on.iter().any(|a| a.port() == port) {

@@ -138,9 +138,11 @@ async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Repo
 fn start(launch: &Launch) -> Result<Process, String> {
     let Launch { who, run, spec, .. } = launch;
     let outfit = Outfit::prepare(spec, who, &launch.places, launch.cgroups.as_deref())?;
-    let command = launch::command(run, spec, who, &outfit);
-    let mut command = command.map_err(|e| launch::explain_spawn(&e, run, &who.folder))?;
-    let mut child = command.spawn().map_err(|e| launch::explain_spawn(&e, run, &who.folder))?;
+    let child = launch::command(run, spec, who, &outfit).and_then(|mut command| command.spawn());
+    let mut child = child.map_err(|error| {
+        outfit.discard();
+        launch::explain_spawn(&error, run, &who.folder)
+    })?;
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
     let Outfit { place, cgroup, notify } = outfit;

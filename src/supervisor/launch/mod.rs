@@ -85,6 +85,13 @@ impl Outfit {
         });
         Ok(Self { place, cgroup, notify })
     }
+
+    /// Undoes what would stay: no process was started.
+    pub(crate) fn discard(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
+        }
+    }
 }
 
 /// The folder of a version's pid files. Records of ours lie there too: only what a worker makes itself is its own.

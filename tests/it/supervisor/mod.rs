@@ -3,7 +3,11 @@
 //! Every version is run as `sh ./run.sh`, so that each test writes the program it needs into the version's folder.
 
 mod faults;
+mod inherit;
+mod isolation;
 mod life;
+mod notify;
+mod starts;
 mod stop;
 mod unix;
 
