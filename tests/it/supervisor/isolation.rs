@@ -30,7 +30,9 @@ fn as_nobody(spec: RunSpec) -> World {
     let isolation = Isolation { account: Some(nobody()), no_new_privs: true, ..spec.isolation.clone() };
     let root = Arc::new(TempDir::new().unwrap());
     std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    World::over(root, Arc::new(TempDir::new().unwrap()), RunSpec { isolation, ..spec })
+    let state = Arc::new(TempDir::new().unwrap());
+    std::fs::set_permissions(state.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    World::over(root, state, RunSpec { isolation, ..spec })
 }
 
 /// The value of a line in `/proc/PID/status`.
@@ -229,6 +231,7 @@ impl Started {
         let (address, admin) = (free_address(), free_address());
         let build = folder.path().join("app/4f2a91c");
         std::fs::create_dir_all(&build).unwrap();
+        std::fs::write(build.join("COMMIT"), "4f2a91c").unwrap();
         let config = format!(
             "listen: \"{address}\"\nadmin: {{listen: \"{admin}\"}}\nstate: state\nservices:\n  app:\n    root: app\n    \
              settle: 10ms\n    run: [{:?}]\n{service}",
