@@ -18,11 +18,20 @@ impl Supervisor {
                 if self.version(&key).is_none() {
                     self.add(&key, &path);
                 }
+                self.folder_waits(&key, None);
                 self.step(&key, lifecycle::Event::Arrive);
             }
             ChangeKind::Settled { version, path, identity } => {
                 self.settled(&Key { service, version }, &path, identity);
             }
+            ChangeKind::Waits { version, why } => self.folder_waits(&Key { service, version }, why),
+            ChangeKind::Broken { version, path, why } => {
+                self.folder_is_broken(&Key { service, version }, &path, why);
+            }
+            ChangeKind::Modified { version, modification } => {
+                self.files_modified(&Key { service, version }, modification);
+            }
+            ChangeKind::RestartAsked { version, why } => self.restart_asked(&Key { service, version }, &why),
             ChangeKind::Gone { version } => self.gone(&Key { service, version }),
             ChangeKind::Ignored(ignored) => {
                 self.registry.update(|services| services.entry(service).or_default().ignored = ignored);
@@ -36,7 +45,7 @@ impl Supervisor {
         }
     }
 
-    fn add(&mut self, key: &Key, path: &Path) {
+    pub(super) fn add(&mut self, key: &Key, path: &Path) {
         let threads = self.settings.threads;
         let Some(service) = self.services.get_mut(&key.service) else {
             tracing::error!(service = %key.service, "a version of a service that is not configured is ignored");
@@ -45,7 +54,9 @@ impl Supervisor {
         let (name, version): (ServiceName, VersionId) = (key.service.clone(), key.version.clone());
         let spec = Arc::new(service.config.run.clone());
         let delivery = service.config.delivery.clone();
-        let managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
+        let mut managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
+        managed.scaled = service.memory.scaled(&version);
+        managed.life.number_after(self.succession.last.get(key).copied().unwrap_or(0));
         service.versions.insert(version, managed);
     }
 
@@ -61,6 +72,7 @@ impl Supervisor {
         version.arrived = service.memory.arrived(&key.version, identity, changed(path));
         version.path = path.to_owned();
         version.folder = Folder::There;
+        version.files.settled();
         if stopped {
             self.step(key, lifecycle::Event::Stop);
         } else if !version.life.is_wanted() {
@@ -97,7 +109,8 @@ impl Supervisor {
     pub(super) fn retire_what_lost_its_folder(&mut self) {
         for key in self.keys() {
             let lost = self.version(&key).is_some_and(|v| v.folder == Folder::Gone);
-            if lost && !self.carries_traffic(&key) {
+            // What routing has not seen yet may well carry traffic: at the start.
+            if lost && self.is_routed(&key) && !self.carries_traffic(&key) {
                 self.retire(&key);
             }
         }
@@ -132,7 +145,7 @@ impl Supervisor {
     }
 
     /// Reads how the version is run now; answers with the number of its workers, or why it cannot be run.
-    fn read_spec(&mut self, key: &Key) -> Result<u32, String> {
+    pub(super) fn read_spec(&mut self, key: &Key) -> Result<u32, String> {
         let Some(service) = self.services.get_mut(&key.service) else {
             return Err("no such service".to_owned());
         };
@@ -141,7 +154,9 @@ impl Supervisor {
         };
         let spec = config::folder::read(&version.path, &service.config.run)
             .map_err(|problems| problems.to_string())?;
+        version.life.set_order(spec.life.restart);
         version.spec = Arc::new(spec);
+        version.files.started(std::time::SystemTime::now());
         Ok(version.workers())
     }
 }

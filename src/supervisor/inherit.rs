@@ -16,7 +16,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use procfs::net::{TcpNetEntry, TcpState};
+use procfs::process::FDTarget;
 use rustix::net::sockopt::socket_acceptconn;
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use crate::version::{ServiceName, VersionId, WorkerId};
 
@@ -55,6 +58,26 @@ impl ListenerTable {
         };
         let address = listener.local_addr()?;
         Ok(ListenerGuard { table: self.clone(), seat, address, listener: Some(listener) })
+    }
+
+    /// The socket of a process that an earlier switchman has started: it has it open. None where it cannot be had of it.
+    pub(crate) fn claim(
+        &self,
+        seat: Seat,
+        address: SocketAddr,
+        process: &OwnedFd,
+        pid: u32,
+    ) -> Option<ListenerGuard> {
+        let entries = procfs::net::tcp().ok()?;
+        let is_it = |e: &&TcpNetEntry| e.state == TcpState::Listen && e.local_address == address;
+        let inode = entries.iter().find(is_it)?.inode;
+        let open = procfs::process::Process::new(pid.cast_signed()).and_then(|process| process.fd()).ok()?;
+        let fd = open.flatten().find(|fd| fd.target == FDTarget::Socket(inode))?.fd;
+        let listener = TcpListener::from(pidfd_getfd(process, fd, PidfdGetfdFlags::empty()).ok()?);
+        // It may have opened another one under that number meanwhile.
+        let is_it =
+            listener.local_addr().is_ok_and(|local| local == address) && socket_acceptconn(&listener).ok()?;
+        is_it.then(|| ListenerGuard { table: self.clone(), seat, address, listener: Some(listener) })
     }
 
     /// Closes the sockets of a version but for those of the workers that wait for a process.
@@ -112,6 +135,22 @@ mod tests {
         assert_eq!(next.address(), address);
         let listener = TcpListener::from(next.descriptor().unwrap());
         assert_eq!(listener.accept().unwrap().1, waits.local_addr().unwrap());
+    }
+
+    #[test]
+    fn the_socket_of_a_process_can_be_had_of_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let me = std::process::id();
+        let process =
+            rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
+        let process = process.unwrap();
+        let table = ListenerTable::default();
+        let guard = table.claim(seat(0), address, &process, me).unwrap();
+        drop(listener);
+        assert!(TcpStream::connect(guard.address()).is_ok(), "it is open still");
+        let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(table.claim(seat(1), elsewhere, &process, me).is_none());
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(super) fn prepare(settings: &Settings) -> Option<Cgroups> {
             return None;
         }
     };
+    cgroups.sweep();
     for (controller, why) in cgroups.control(wanted.keys().copied()) {
         if let Some((service, key)) = wanted.get(controller.as_str()) {
             tracing::error!(

@@ -15,24 +15,35 @@ pub mod command;
 pub mod output;
 
 mod accepted;
+mod adopt;
 mod answer;
 mod effects;
+mod fingerprint;
+mod files;
 mod folder;
+mod get;
 mod health;
 mod inherit;
 mod isolated;
 mod launch;
 mod leftover;
 mod lifecycle;
+mod main_process;
+mod live;
 mod managed;
 mod memory;
 mod notify;
+mod pipes;
 mod place;
 mod port;
 mod readiness;
+mod record;
 mod reports;
+mod rolling;
 mod socket;
 mod tree;
+mod turns;
+mod warm;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
@@ -40,34 +51,36 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
-use command::{Command, SupervisorHandle};
+use adopt::Succession;
+use command::{Ask, How, SupervisorHandle};
 use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
 use output::LogStore;
 use place::Places;
+use rolling::Rolling;
+use turns::Turns;
 use worker::Report;
 
-/// Versions that are started at the same time; more wait for their turn.
-const STARTS_AT_ONCE: usize = 8;
 /// The folder of pid files and sockets, in the state folder.
 const RUN_FOLDER: &str = "run";
 /// Reports that may wait before a worker's task has to.
 const EVENTS_WAITING: usize = 1_024;
-/// Commands that may wait.
-const COMMANDS_WAITING: usize = 64;
+/// What is asked and may wait.
+const ASKED_WAITING: usize = 64;
 /// How often ended orphans that nobody waits for are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(5);
+const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the supervisor needs to know.
 #[derive(Debug)]
@@ -78,6 +91,11 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
+    /// upgrade.
+    pub alone: CancellationToken,
+    /// Workers that may be starting at the same moment; from 1.
+    pub max_workers_starting: usize,
 }
 
 /// Everything that the supervisor reacts to.
@@ -86,15 +104,15 @@ enum Event {
     /// A deploy root changed.
     Change(VersionChange),
     /// Somebody asks for something.
-    Command(Command),
+    Ask(Ask),
     /// The task of a process saw something.
     Report(Key, ProcessId, Report),
     /// A drain or a back-off is over.
     Due(Key, lifecycle::Event),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
-    /// switchman ends.
-    Shutdown(Option<oneshot::Sender<()>>),
+    /// switchman ends, and its workers do or do not. Without a sender nobody could ever end it.
+    End(How, Option<oneshot::Sender<()>>),
 }
 
 /// One version of one service.
@@ -110,6 +128,8 @@ struct Service {
     config: config::Service,
     memory: Memory,
     versions: BTreeMap<VersionId, Managed>,
+    /// The restart of all of them, while there is one.
+    rolling: Rolling,
 }
 
 /// The owner of every version and process.
@@ -122,7 +142,10 @@ struct Supervisor {
     places: Places,
     cgroups: Option<Arc<Cgroups>>,
     logs: LogStore,
-    turns: Arc<Semaphore>,
+    turns: Turns,
+    succession: Succession,
+    /// The tasks of processes.
+    tasks: TaskTracker,
     last_serial: u64,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
@@ -133,8 +156,8 @@ struct Supervisor {
 #[derive(Debug)]
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
-    commands: mpsc::Receiver<Command>,
-    shutdown: mpsc::Receiver<oneshot::Sender<()>>,
+    asked: mpsc::Receiver<Ask>,
+    ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
@@ -142,8 +165,9 @@ struct Inbox {
 }
 
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
-/// says which versions carry traffic. The task ends after [`SupervisorHandle::shutdown`], or when every handle is
-/// gone; either way every process has ended by then. Call within a tokio runtime.
+/// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
+/// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
+/// [`SupervisorHandle::leave`] it ends and the processes go on. Call within a tokio runtime.
 pub fn spawn(
     settings: Settings,
     registry: Registry,
@@ -164,16 +188,26 @@ pub fn spawn(
         .iter()
         .map(|(name, config)| {
             let memory = Memory::load(&settings.state, name);
-            (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
+            (
+                name.clone(),
+                Service {
+                    config: config.clone(),
+                    memory,
+                    versions: BTreeMap::new(),
+                    rolling: Rolling::default(),
+                },
+            )
         })
         .collect();
     let logs = LogStore::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let cgroups = isolated::prepare(&settings).map(Arc::new);
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
-    let (shutdown_in, shutdown) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, shutdown, open: true, events, routing: live.watch() };
+    let (ask, asked) = mpsc::channel(ASKED_WAITING);
+    let (ends_in, ends) = mpsc::channel(1);
+    let inbox = Inbox { changes, asked, ends, open: true, events, routing: live.watch() };
+    let (succession, returned) = Succession::new();
+    let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
         settings,
         services,
@@ -182,12 +216,14 @@ pub fn spawn(
         places,
         cgroups,
         logs: logs.clone(),
-        turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        turns,
+        succession,
+        tasks: TaskTracker::new(),
         last_serial: 0,
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs };
+    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -197,12 +233,12 @@ impl Inbox {
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => event,
-            asked = self.shutdown.recv(), if self.open => {
+            asked = self.ends.recv(), if self.open => {
                 self.open = asked.is_some();
-                Event::Shutdown(asked)
+                asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
             Some(change) = self.changes.recv() => Event::Change(change),
-            Some(command) = self.commands.recv() => Event::Command(command),
+            Some(ask) = self.asked.recv() => Event::Ask(ask),
             Ok(()) = self.routing.changed() => Event::Routing,
         }
     }
@@ -211,18 +247,27 @@ impl Inbox {
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
-        leftover::end(self.settings.state.join(RUN_FOLDER)).await;
-        loop {
-            let event = inbox.next().await;
-            self.handle(event);
+        self.adopt().await;
+        let waiting: Vec<_> = loop {
+            match inbox.next().await {
+                Event::End(How::Leave, done) => {
+                    self.succession.leaving.cancel();
+                    break self.ending.take().unwrap_or_default().into_iter().chain(done).collect();
+                }
+                event => self.handle(event),
+            }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
-                for done in waiting {
-                    // Who no longer waits need not know.
-                    let _ = done.send(());
-                }
-                return;
+                break waiting;
             }
+        };
+        // Nobody hears what the last tasks report.
+        drop(inbox);
+        self.tasks.close();
+        self.tasks.wait().await;
+        for done in waiting {
+            // Who no longer waits need not know.
+            let _ = done.send(());
         }
     }
 
@@ -230,21 +275,29 @@ impl Supervisor {
         match event {
             Event::Change(_) if self.ending.is_some() => {}
             Event::Change(change) => self.folder_changed(change),
-            Event::Command(command) => {
+            // Who asked may have gone away.
+            Event::Ask(Ask::Act(command)) => {
                 let answer = self.answer(&command);
-                // Who asked may have gone away.
                 let _ = command.reply.send(answer);
+            }
+            Event::Ask(Ask::RestartAll { service, reply }) => {
+                let _ = reply.send(self.restart_all(service.as_ref()));
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
-            Event::Routing => self.retire_what_lost_its_folder(),
-            Event::Shutdown(done) => {
+            Event::Routing => {
+                self.note_returned();
+                self.retire_what_lost_its_folder();
+            }
+            Event::End(_, done) => {
                 self.ending.get_or_insert_default().extend(done);
+                self.succession.ending.cancel();
                 for key in self.keys() {
                     self.step(&key, lifecycle::Event::Shutdown);
                 }
             }
         }
+        self.go_on_restarting();
     }
 
     /// Decides, publishes, acts: in this order.
@@ -289,6 +342,12 @@ impl Supervisor {
         live.service(key.service.as_str()).is_some_and(|service| service.carries_traffic(&key.version))
     }
 
+    /// Whether routing knows of this version.
+    fn is_routed(&self, key: &Key) -> bool {
+        let live = self.live.load();
+        live.service(key.service.as_str()).is_some_and(|s| s.registry.versions.contains_key(&key.version))
+    }
+
     fn keys(&self) -> Vec<Key> {
         let of = |(name, service): (&ServiceName, &Service)| {
             let name = name.clone();
@@ -306,6 +365,9 @@ async fn reap() {
     loop {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
-        zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        if tree::has_zombies() {
+            zombies =
+                tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        }
     }
 }

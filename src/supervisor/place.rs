@@ -66,6 +66,22 @@ impl Places {
         Ok(self.sockets.pick(account)?)
     }
 
+    /// The place of a worker that an earlier switchman has started; none if another worker has it. `process` is its main
+    /// process, where that has inherited the place.
+    pub(crate) fn claim(&self, address: &Address, process: Option<(Seat, &OwnedFd, u32)>) -> Option<Place> {
+        Some(match (address, process) {
+            (Address::Tcp(address), Some((seat, descriptor, pid))) => {
+                match self.listeners.claim(seat, *address, descriptor, pid) {
+                    Some(listener) => Place::Listener(listener),
+                    // It goes on; the next process gets another socket.
+                    None => Place::Port(self.ports.claim(address.port())?),
+                }
+            }
+            (Address::Tcp(address), None) => Place::Port(self.ports.claim(address.port())?),
+            (Address::Unix(path), _) => Place::Socket(self.sockets.claim(path)),
+        })
+    }
+
     /// Lets go of what was kept for workers of a version, but for those that wait for a process.
     pub(crate) fn keep_only(&self, service: &ServiceName, version: &VersionId, waiting: &[WorkerId]) {
         self.listeners.keep_only(service, version, waiting);
@@ -73,6 +89,11 @@ impl Places {
 }
 
 impl Place {
+    /// Leaves it to a worker that outlives this switchman: what lies there stays.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
+    }
+
     /// As the data plane connects to it.
     pub(crate) fn address(&self) -> Address {
         match self {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::get::Failure;
 use super::launch::{self, Identity};
 use super::notify::Said;
 use super::tree::{Listener, Tree};
@@ -73,12 +74,17 @@ pub(crate) async fn wait(
             // Its socket is open before it is there.
             _ if inherited => match check(spec, who, address).await {
                 Ok(()) => return Verdict::Ready,
-                Err(failure) => elsewhere.look(address, tree, last, reporter).await.unwrap_or(failure),
+                Err(failure) => {
+                    elsewhere.look(address, tree, last, reporter).await.unwrap_or_else(|| failure.to_string())
+                }
             },
             ReadyCheck::Http(_) | ReadyCheck::Tcp | ReadyCheck::Notify | ReadyCheck::Command(_) => {
                 // Connecting costs little; /proc lists every connection of the machine.
                 match health::connects(address, ready.timeout).await {
-                    Err(failure) => elsewhere.look(address, tree, last, reporter).await.unwrap_or(failure),
+                    Err(failure) => elsewhere
+                        .look(address, tree, last, reporter)
+                        .await
+                        .unwrap_or_else(|| failure.to_string()),
                     Ok(()) => match who_listens(tree, address).await {
                         Listener::Other => return Verdict::PortTaken,
                         Listener::Nobody => format!("nothing listens on {address}"),
@@ -89,7 +95,7 @@ pub(crate) async fn wait(
                                 Listener::Other => return Verdict::PortTaken,
                                 Listener::Nobody => format!("nothing listens on {address} any more"),
                             },
-                            Err(failure) => failure,
+                            Err(failure) => failure.to_string(),
                         },
                     },
                 }
@@ -102,15 +108,13 @@ pub(crate) async fn wait(
     }
 }
 
-async fn check(spec: &RunSpec, who: &Identity, address: &Address) -> Result<(), String> {
+async fn check(spec: &RunSpec, who: &Identity, address: &Address) -> Result<(), Failure> {
     let timeout = spec.ready.timeout;
-    match (&spec.ready.check, address) {
-        (ReadyCheck::Http(path), _) => health::http(address, spec.protocol, path, timeout).await,
-        (ReadyCheck::Command(run), _) => launch::check::check(run, spec, who, address, timeout).await,
-        (ReadyCheck::Tcp, Address::Tcp(address)) if spec.upstream == UpstreamAt::Inherit => {
-            accepted::accepts(*address, timeout).await
-        }
-        (ReadyCheck::Tcp | ReadyCheck::After(_) | ReadyCheck::Notify, _) => Ok(()),
+    match &spec.ready.check {
+        ReadyCheck::Http(path) => health::http(address, spec.protocol, path, timeout).await,
+        ReadyCheck::Command(run) => launch::check::check(run, spec, who, address, timeout).await,
+        ReadyCheck::Tcp if spec.upstream == UpstreamAt::Inherit => accepted::accepts(address, timeout).await,
+        ReadyCheck::Tcp | ReadyCheck::After(_) | ReadyCheck::Notify => Ok(()),
     }
 }
 

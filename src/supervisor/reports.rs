@@ -1,6 +1,7 @@
 //! What the tasks of processes saw, noted as facts and told to the lifecycle.
 
 use super::lifecycle::{Event, ProcessId};
+use super::live::Change;
 use super::readiness::Verdict;
 use super::worker::Report;
 use super::{Key, Supervisor};
@@ -30,6 +31,14 @@ impl Supervisor {
                 Event::Late(process, why)
             }
             Report::Verdict(Verdict::PortTaken) => Event::PortTaken(process),
+            Report::Live(Change::Unwell(unwell)) => {
+                tracing::error!(
+                    service = %key.service, version = %key.version, pid = version.processes.get(&process).and_then(|p| p.pid),
+                    "a worker {}", unwell.why
+                );
+                Event::Unwell(process, unwell)
+            }
+            Report::Live(Change::Well) => Event::Well(process),
             Report::Exited => {
                 let serial = self.next_serial();
                 if let Some(version) = self.version(key) {
@@ -44,6 +53,8 @@ impl Supervisor {
             }
         };
         self.step(key, event);
+        self.restart_what_has_changed(key);
+        self.heard_of(key, process);
     }
 
     /// A number for a data-plane side.

@@ -7,9 +7,12 @@
 pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod http2;
+pub(super) mod life;
 pub(super) mod isolation;
 mod launch;
+pub(super) mod keep;
 pub(super) mod limits;
+mod settle;
 pub(super) mod streams;
 
 use bodies::{BODIES, COMPRESS};
@@ -61,7 +64,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 21] = [
+pub(super) const ALL: [&Section; 27] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -77,9 +80,15 @@ pub(super) const ALL: [&Section; 21] = [
     &QUEUE,
     &BODIES,
     &COMPRESS,
+    &keep::KEEP,
+    &keep::HOOKS,
+    &keep::HOOK,
     &RUN,
+    &keep::WORKERS,
     &READY,
     &STOP,
+    &life::LIVE,
+    &life::WARM,
     &isolation::ISOLATION,
     &isolation::RLIMITS,
     &isolation::CGROUP,
@@ -142,6 +151,7 @@ pub(super) const FILE: Section = Section {
             "1m",
             "How long running requests may take to end when switchman shuts down.",
         ),
+        life::MAX_WORKERS_STARTING,
         bodies::ERRORS,
         key("limits", "map", Words("as below"), "{body: 10MiB}", "What bounds connections and requests."),
         key(
@@ -230,6 +240,8 @@ pub(super) const SERVICE: Section = Section {
             "5s",
             "How long nothing below a folder may change before the upload counts as complete.",
         ),
+        settle::COMPLETE_WHEN,
+        settle::RESTART_ON_CHANGE,
         key(
             "promote",
             "`manual` or `auto`",
@@ -246,6 +258,9 @@ pub(super) const SERVICE: Section = Section {
         ),
         streams::DRAIN_KEY,
         streams::UPGRADE,
+        life::RESTART,
+        life::LIVE_KEY,
+        life::WARM_KEY,
     ],
 };
 
@@ -279,7 +294,7 @@ pub(super) const RUN: Section = Section {
             "{NODE_ENV: production}",
             "Environment variables added to switchman's own. Values are taken as they are written.",
         ),
-        key("workers", "1 to 1000", Value("1"), "2", "Workers of a version."),
+        keep::WORKERS_KEY,
         key(
             "upstream",
             "`port`, `unix` or `inherit`",

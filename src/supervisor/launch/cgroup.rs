@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use procfs::process::Process;
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,6 +25,10 @@ const WORKERS: &str = "workers";
 const SUPERVISOR: &str = "supervisor";
 /// The period that a share of the processors is measured over, in microseconds: the kernel's own default.
 const PERIOD: u64 = 100_000;
+/// The first pause before an emptied group is tried to be removed again; it doubles.
+const REMOVE_MIN: Duration = Duration::from_millis(1);
+/// The longest.
+const REMOVE_MAX: Duration = Duration::from_secs(1);
 
 /// Where groups of workers can be made.
 #[derive(Debug)]
@@ -71,6 +76,19 @@ impl Cgroups {
         });
         writable.map_err(|source| NoCgroups::Unusable { folder, source })?;
         Ok(Self { own })
+    }
+
+    /// Removes the groups that switchmans which are gone have left empty.
+    pub(crate) fn sweep(&self) {
+        let entries = fs::read_dir(self.own.join(WORKERS)).into_iter().flatten().flatten();
+        for folder in entries.map(|entry| entry.path()) {
+            // The maker of one that is empty may be about to put a process there.
+            let maker =
+                folder.file_name().and_then(|name| name.to_str()?.rsplit('-').nth(1)?.parse::<u32>().ok());
+            if maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                Cgroup { folder }.remove();
+            }
+        }
     }
 
     /// Hands the `wanted` controllers down to the groups of workers. Answers with those that cannot be had, and why.
@@ -196,6 +214,19 @@ impl Cgroup {
         !self.folder.exists()
     }
 
+    /// Removes it once all of its processes are gone from /proc: they are in the group for a moment longer.
+    pub(crate) async fn remove_emptied(&self) {
+        let mut pause = REMOVE_MIN;
+        while !self.remove() && self.members().is_empty() {
+            if pause > REMOVE_MAX {
+                tracing::warn!(cgroup = %self.folder.display(), "it is empty, and cannot be removed");
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
     /// How often the kernel ended a process of it because `memory_max` was reached.
     pub(crate) fn out_of_memory(&self) -> u64 {
         let events = fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
@@ -304,6 +335,18 @@ mod tests {
         group.kill().unwrap();
         child.wait().unwrap();
         wait_until("it is removed", || group.remove());
+    }
+
+    #[test]
+    fn what_a_switchman_that_is_gone_has_left_is_swept_away() {
+        let Some(cgroups) = cgroups() else { return };
+        let own = cgroups.make("app-4f2a91c-2", &CgroupLimits::default()).unwrap();
+        // No process has this number.
+        let left = own.folder.with_file_name("app-4f2a91c-2-4194305-1");
+        fs::create_dir(&left).unwrap();
+        cgroups.sweep();
+        assert!(!left.exists() && own.folder.exists());
+        assert!(own.remove());
     }
 
     #[test]

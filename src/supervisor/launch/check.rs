@@ -13,6 +13,7 @@ use tokio::process::{Child, ChildStderr};
 use super::{Identity, beside, explain_exit, explain_spawn};
 use crate::config::{RunCommand, RunSpec};
 use crate::registry::Address;
+use crate::supervisor::get::Failure;
 
 /// Of what it prints to standard error, so much is quoted.
 const QUOTED: usize = 300;
@@ -38,27 +39,32 @@ pub(crate) async fn check(
     who: &Identity,
     address: &Address,
     timeout: Duration,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let name = match run {
         RunCommand::Shell(text) => text.as_str(),
         RunCommand::Exec(words) => words.first().map_or("", String::as_str),
     };
-    let mut command = beside(run, spec, who, Some(address)).map_err(|e| format!("`{name}`: {e}"))?;
+    let mut command =
+        beside(run, spec, who, Some(address)).map_err(|e| Failure::Unasked(format!("`{name}`: {e}")))?;
     command.env_remove("PIDFILE").stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| explain_spawn(&e, run, &who.folder))?;
+    let mut child = command.spawn().map_err(|e| Failure::Unasked(explain_spawn(&e, run, &who.folder)))?;
     let stderr = child.stderr.take();
     let mut running = Running(child);
     let ended = async {
         let (status, said) = tokio::join!(running.0.wait(), said(stderr));
         match status {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("`{name}` {}{said}", explain_exit(status, run))),
-            Err(error) => Err(format!("`{name}` ended, and its status cannot be read: {error}")),
+            Ok(status) => {
+                Err(Failure::Answered(format!("`{name}` {}{said}", explain_exit(Some(status), run))))
+            }
+            Err(error) => {
+                Err(Failure::Unasked(format!("`{name}` ended, and its status cannot be read: {error}")))
+            }
         }
     };
-    tokio::time::timeout(timeout, ended)
-        .await
-        .unwrap_or_else(|_| Err(format!("`{name}` did not end within {timeout:?}, and was ended")))
+    tokio::time::timeout(timeout, ended).await.unwrap_or_else(|_| {
+        Err(Failure::Silent(format!("`{name}` did not end within {timeout:?}, and was ended")))
+    })
 }
 
 /// The beginning of what it says, for a sentence; all of it is read, so that it never waits.

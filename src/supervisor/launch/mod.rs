@@ -104,7 +104,8 @@ fn run_folder(folder: &Path, account: Option<&Account>) -> io::Result<()> {
     reach::share(folder, account)
 }
 
-/// The command of one worker: in its own process group, without input, its output piped.
+/// The command of one worker: in its own process group, without input. Where its output goes is up to whoever starts
+/// it.
 ///
 /// # Errors
 /// A part of it has a NUL character in it, or its socket or control group cannot be opened.
@@ -123,11 +124,6 @@ pub(crate) fn command(
     if listener.is_some() {
         command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http");
     }
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // The last resort, should the task that watches it die; the task itself ends the whole tree.
-        .kill_on_drop(true);
     let cgroup = outfit.cgroup.as_ref().map(Cgroup::door).transpose()?;
     child::prepare(&mut command, Plan { cgroup, listener, ..plan(&spec.isolation) })?;
     Ok(command)
