@@ -213,7 +213,7 @@ print('let go')"
                 .unwrap()
         };
         let (own, stranger) = (start(), start());
-        let tree = Arc::new(Mutex::new(Tree::new(own.id(), "/no/mark")));
+        let tree = Arc::new(Mutex::new(Tree::new(own.id(), Path::new("/no/mark"))));
         let notified = socket.listen(tree);
         let mut said = notified.said();
         let number = stranger.id().cast_signed();

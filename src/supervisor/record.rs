@@ -205,6 +205,8 @@ mod tests {
             started: started(pid).unwrap_or_default(),
             boot: boot().unwrap(),
             address: ListensOn::Port(([127, 0, 0, 1], 4711).into()),
+            inherited: false,
+            cgroup: None,
             h2c: false,
             command: "c0ffee".to_owned(),
             folder: PathBuf::from("/srv/app/4f2a91c"),

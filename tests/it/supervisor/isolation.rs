@@ -28,7 +28,7 @@ fn nobody() -> Account {
 /// A service whose workers run as nobody. Its folders are where nobody may look.
 fn as_nobody(spec: RunSpec) -> World {
     let isolation = Isolation { account: Some(nobody()), no_new_privs: true, ..spec.isolation.clone() };
-    let root = Arc::new(TempDir::new().unwrap());
+    let root = Root::new();
     std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let state = Arc::new(TempDir::new().unwrap());
     std::fs::set_permissions(state.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
