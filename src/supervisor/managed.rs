@@ -236,8 +236,8 @@ impl Managed {
                     }
                 })
                 .collect(),
-            wake: self.upkeep.wake.clone(),
             ready,
+            wake: self.upkeep.wake.clone(),
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),
         }

@@ -53,8 +53,9 @@ pub(super) fn place(address: Option<&Address>) -> OsString {
     }
 }
 
-/// Gives `command` the environment of a worker that is to listen on `address`.
-pub(super) fn give(command: &mut Command, spec: &RunSpec, who: &Identity, address: Option<&Address>) {
+/// Gives `command` switchman's environment without what is switchman's alone, that of the user that it runs as, and what
+/// the service says, in this order.
+pub(crate) fn basis(command: &mut Command, spec: &RunSpec) {
     for name in std::env::vars_os().map(|(name, _)| name).filter(|name| is_ours(name)) {
         command.env_remove(name);
     }
@@ -63,6 +64,11 @@ pub(super) fn give(command: &mut Command, spec: &RunSpec, who: &Identity, addres
         command.env("SHELL", &person.shell);
     }
     command.envs(&spec.env);
+}
+
+/// Gives `command` the environment of a worker that is to listen on `address`.
+pub(super) fn give(command: &mut Command, spec: &RunSpec, who: &Identity, address: Option<&Address>) {
+    basis(command, spec);
     // What it is not given it must not find in switchman's own environment either. HOST holds for all: an
     // application that does not know SOCKET must not open a port to everybody.
     let (ip, given, absent) = match address {

@@ -8,7 +8,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod check;
 mod child;
-mod environment;
+pub(crate) mod environment;
 mod explain;
 pub(crate) mod reach;
 
@@ -141,8 +141,16 @@ pub(crate) fn beside(
     address: Option<&Address>,
 ) -> io::Result<Command> {
     let mut command = basis(run, spec, who, address);
-    child::prepare(&mut command, plan(&spec.isolation))?;
+    confine(&mut command, &spec.isolation)?;
     Ok(command)
+}
+
+/// Makes what `command` starts run as whom and within which limits a service says. Call when the command is complete.
+///
+/// # Errors
+/// A part of it has a NUL character in it.
+pub(crate) fn confine(command: &mut Command, isolation: &Isolation) -> io::Result<()> {
+    child::prepare(command, plan(isolation))
 }
 
 /// A command in a version's folder: with its environment, in its own process group, without input.
