@@ -65,7 +65,7 @@ async fn workers_that_fail_under_load_cost_no_request_that_could_be_answered() {
     );
     let rules = trouble::rules(30);
     let top = format!("limits: {{first_byte_timeout: {}}}\n", trouble::FIRST_BYTE);
-    let setup = Setup { top: &top, service: &service, rules: Some(&rules) };
+    let setup = Setup { top: &top, service: &service, rules: Some(&rules), ..Setup::default() };
     let mut switchman = Arc::new(Switchman::start(setup).await);
     for version in VERSIONS {
         switchman.deploy_ready(version).await;
