@@ -24,11 +24,12 @@ use crate::certificates::{self, PairError};
 use crate::config::{self, Config, Promote, Secret};
 use crate::deploy::VersionChange;
 use crate::deploy::watcher::{self, WatchSpec};
+use crate::etcd;
 use crate::promoter;
 use crate::proxy::{self, Door, Front, Inside, Listeners};
 use crate::registry::Registry;
 use crate::routing::{self, Live};
-use crate::rules::source::{self, ServiceRules, SourceHandle, SourceSpec, etcd};
+use crate::rules::source::{self, ServiceRules, SourceHandle, SourceSpec};
 use crate::state_lock::{StateError, StateLock};
 use crate::supervisor;
 use crate::version::ServiceName;
@@ -142,6 +143,7 @@ impl App {
             threads: config.threads,
             state: config.state.clone(),
             alone: CancellationToken::new(),
+            max_workers_starting: config.max_workers_starting,
         };
         settings.alone.cancel();
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());
@@ -242,6 +244,9 @@ fn watch_roots(config: &Config, changes: mpsc::Sender<VersionChange>, cancel: &C
             root: service.root.clone(),
             versions: service.versions.clone(),
             settle: service.settle,
+            complete_when: service.upload.complete_when.clone(),
+            restart_on_change: service.upload.restart_on_change,
+            kept: config.state.join(name.as_str()).join("files"),
         };
         watcher::spawn(spec, changes.clone(), cancel.clone());
     }

@@ -79,7 +79,7 @@ pub struct Worker {
     pub address: Option<Address>,
     /// Where it stands.
     pub state: WorkerState,
-    /// How often it was started again after it had ended by itself.
+    /// How often it was started again because it had ended by itself, or hung.
     pub restarts: u32,
     /// Its data-plane side, from its first passed check until it has ended.
     pub upstream: Option<Arc<Upstream>>,
@@ -102,6 +102,8 @@ pub struct Version {
     pub arrived: Timestamp,
     /// Why it is in this state, where that needs saying: the failure, or a loud warning (folder gone).
     pub reason: Option<String>,
+    /// Files that it runs from have changed since.
+    pub modified: bool,
     /// All its workers, by number.
     pub workers: Vec<Worker>,
     /// The workers that take requests now.

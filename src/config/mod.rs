@@ -15,13 +15,17 @@ mod flags;
 mod front;
 pub mod folder;
 mod http2;
+mod isolation;
+mod keep;
 mod keys;
+mod life;
 mod limits;
 mod load;
 mod read;
 mod reference;
 mod run;
 mod service;
+mod settle;
 mod size;
 mod streams;
 #[cfg(test)]
@@ -32,9 +36,13 @@ mod value;
 pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use front::{Front, Tls};
 pub use http2::Http2;
+pub use isolation::{Account, CgroupLimits, Isolation, Person, Resource, Rlimit};
+pub use keep::{Hook, Hooks, Scale, Upkeep};
+pub use life::{Life, Live, LiveCheck, RestartOrder, Warm};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
+pub use settle::Upload;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -67,6 +75,8 @@ pub struct Config {
     pub threads: usize,
     /// How long running requests may take to end at shutdown.
     pub drain: Duration,
+    /// Workers that may be starting at the same moment, over all services; from 1.
+    pub max_workers_starting: usize,
     /// The folder with pages for the answers that switchman makes itself, where a service has none of its own.
     pub errors: Option<PathBuf>,
     /// What bounds connections and requests.
@@ -116,12 +126,16 @@ pub struct Service {
     pub versions: Regex,
     /// How long nothing below a folder may change before it counts as complete.
     pub settle: Duration,
+    /// What else makes a folder complete, and what follows from a change of a complete one.
+    pub upload: Upload,
     /// When `current` moves by itself.
     pub promote: Promote,
     /// Where the rule document is.
     pub rules: RulesAt,
     /// How requests are delivered to its workers.
     pub delivery: Arc<Delivery>,
+    /// What becomes of its versions over time.
+    pub upkeep: Upkeep,
     /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
     pub run: RunSpec,
 }
@@ -152,8 +166,10 @@ pub struct RunSpec {
     pub run: Option<RunCommand>,
     /// Environment variables added to switchman's own.
     pub env: BTreeMap<String, String>,
-    /// Workers of a version.
+    /// Workers of a version; what it begins with, where they follow the load.
     pub workers: u32,
+    /// How the workers follow the load; none: they do not.
+    pub scale: Option<Scale>,
     /// What a worker listens on.
     pub upstream: UpstreamAt,
     /// What a worker speaks.
@@ -162,6 +178,10 @@ pub struct RunSpec {
     pub ready: Ready,
     /// How a worker is stopped.
     pub stop: Stop,
+    /// How its workers are looked after; the service's own, no version folder says it.
+    pub life: Life,
+    /// As whom and within which limits a worker runs.
+    pub isolation: Isolation,
 }
 
 /// What a worker listens on.
@@ -172,6 +192,8 @@ pub enum UpstreamAt {
     Port,
     /// A unix socket: `SOCKET` in its environment.
     Unix,
+    /// A port on loopback that switchman has opened: file descriptor 3.
+    Inherit,
 }
 
 /// What a worker speaks.
@@ -215,6 +237,10 @@ pub enum ReadyCheck {
     Tcp,
     /// The worker must have run for this long.
     After(Duration),
+    /// The worker must say `READY=1` to its `NOTIFY_SOCKET`.
+    Notify,
+    /// This command must exit with 0.
+    Command(RunCommand),
 }
 
 /// How a worker is stopped.
@@ -236,6 +262,9 @@ impl Default for RunSpec {
         };
         let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
         let (upstream, protocol) = (UpstreamAt::Port, Protocol::Http1);
-        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop }
+        let isolation = Isolation::default();
+        let life = Life::default();
+        let env = BTreeMap::new();
+        Self { run: None, env, workers: 1, scale: None, upstream, protocol, ready, stop, isolation, life }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,12 +27,16 @@ use super::place::{Place, Places};
 use super::readiness::{self, SharedTree, Verdict, ask};
 use super::record::{self, Record};
 use super::tree::{Listener, Tree};
-use super::{Event, Key, fingerprint};
+use super::turns::{Turn, Turns, Urgency};
+use super::{Event, Key, fingerprint, live, warm};
 use crate::config::{Protocol, RunCommand, RunSpec};
 use crate::registry::Address;
 
-/// A start that takes longer lets the next one begin: a worker that hangs must not hold up the others.
-const TURN_MAX: Duration = Duration::from_secs(5);
+/// A worker that does nothing for this long while it starts lets the next one begin: one that hangs must not hold up
+/// the others, and one that works does not share its processor with more than it must.
+const IDLE_FOR: Duration = Duration::from_secs(5);
+/// What counts as nothing, in the kernel's ticks of processor time (hundredths of a second): a twentieth of one core.
+const IDLE_TICKS: u64 = 25;
 /// How long what is left in its pipes is read after a process tree has ended.
 const OUTPUT_AFTER_END: Duration = Duration::from_secs(1);
 /// A process that ends well may have left the work to one that it has forked: how long that one has to write its
@@ -52,8 +56,10 @@ pub(crate) struct Launch {
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) places: Places,
     pub(crate) logs: LogStore,
-    /// Starts wait for their turn here; none for one that is urgent.
-    pub(crate) turns: Option<Arc<Semaphore>>,
+    /// Where it waits for its turn ...
+    pub(crate) turns: Turns,
+    /// ... before whom; none for one that waits for nobody, because it runs.
+    pub(crate) urgency: Option<Urgency>,
     /// How often its worker was started again before.
     pub(crate) restarts: u32,
     /// Which folder of its name it is started from.
@@ -92,6 +98,8 @@ pub(crate) enum Report {
     Noted(String),
     /// It is ready, late, or has lost its port.
     Verdict(Verdict),
+    /// It is ready, and its liveness checks found that it hangs, or that it is well again.
+    Live(live::Change),
     /// The process has ended; what it started is being ended.
     Exited,
     /// Nothing of it is left.
@@ -177,11 +185,11 @@ async fn live(
 
 impl Launch {
     /// Waits until it may be started; none for one that waits for nobody.
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<Turn> {
         self.cleared.cancelled().await;
-        match &self.turns {
+        match self.urgency {
             None => None,
-            Some(turns) => turns.clone().acquire_owned().await.ok(),
+            Some(urgency) => Some(self.turns.take(urgency).await),
         }
     }
 
@@ -284,7 +292,7 @@ impl Process {
     async fn lead(
         &mut self,
         launch: &Launch,
-        turn: Option<OwnedSemaphorePermit>,
+        turn: Option<Turn>,
         told: &mut oneshot::Receiver<()>,
         reporter: &Reporter,
     ) -> End {
@@ -300,21 +308,29 @@ impl Process {
         }
     }
 
-    /// Waits until it is ready (and says so), ends, or is told to end. Its turn is over when it is ready, or after
-    /// [`TURN_MAX`].
+    /// Waits until it is ready (and says so), asks then whether it still answers, until it ends or is told to end. Its
+    /// turn is over when it is ready, or does nothing.
     async fn watch(
         &mut self,
         launch: &Launch,
-        mut turn: Option<OwnedSemaphorePermit>,
+        mut turn: Option<Turn>,
         told: &mut oneshot::Receiver<()>,
         reporter: &Reporter,
     ) -> Watched {
-        let turn_over = Instant::now() + TURN_MAX;
-        let address = self.place.address();
-        let tree = self.tree.clone();
-        let check = || readiness::wait(&launch.spec, &address, &tree, reporter);
+        let (address, tree) = (self.place.address(), self.tree.clone());
+        // One that was ready under an earlier switchman is warm.
+        let is_warm = self.record.ready;
+        let check = async || {
+            let deadline = Instant::now() + launch.spec.ready.deadline;
+            let verdict = readiness::wait(&launch.spec, &address, &tree, reporter).await;
+            if verdict == Verdict::Ready && !is_warm {
+                warm::warm(launch, &address, deadline, reporter).await;
+            }
+            verdict
+        };
         let readiness = check();
-        tokio::pin!(readiness);
+        let (idle, liveness) = (idle(&tree), live::watch(launch, &address, reporter));
+        tokio::pin!(readiness, idle, liveness);
         let (mut waiting, mut passed) = (true, false);
         loop {
             tokio::select! {
@@ -354,7 +370,8 @@ impl Process {
                     }
                     reporter.send(Report::Verdict(verdict)).await;
                 }
-                () = tokio::time::sleep_until(turn_over), if turn.is_some() => turn = None,
+                () = &mut idle, if turn.is_some() => turn = None,
+                never = &mut liveness, if passed => match never {},
             }
         }
     }
@@ -424,6 +441,20 @@ impl Process {
             let _ = reader.await;
         }
         self.place.leave();
+    }
+}
+
+/// Waits until a tree has done nothing for [`IDLE_FOR`].
+async fn idle(tree: &SharedTree) {
+    let mut used = 0;
+    loop {
+        tokio::time::sleep(IDLE_FOR).await;
+        let now = ask(tree, Tree::ticks).await;
+        // Less is another set of processes, and so not nothing.
+        if now.abs_diff(used) < IDLE_TICKS {
+            return;
+        }
+        used = now;
     }
 }
 

@@ -62,6 +62,7 @@ impl World {
             Writer::Test => (other, shown, Vec::new()),
         };
         let settings = supervisor::Settings {
+            max_workers_starting: 8,
             services: configured.iter().map(|n| (n.clone(), service(folder.path(), n))).collect(),
             threads: 1,
             state: state.clone(),
@@ -187,9 +188,11 @@ pub(crate) fn service(folder: &Path, name: &ServiceName) -> config::Service {
         hosts: Vec::new(),
         versions: regex::Regex::new("^[0-9a-f]{7,64}$").unwrap(),
         settle: Duration::from_secs(1),
+        upload: config::Upload::default(),
         promote: config::Promote::Manual,
         rules: RulesAt::File(folder.join("rules.yaml")),
         delivery: Arc::default(),
+        upkeep: config::Upkeep::default(),
         run,
     }
 }
@@ -278,6 +281,7 @@ pub(crate) fn version(service: &str, id: &str, state: VersionState) -> registry:
         since: at("2026-11-21T07:30:00.123456789Z"),
         arrived: at("2026-11-21T07:29:00Z"),
         reason: None,
+        modified: false,
         workers,
         ready,
         delivery: Arc::default(),

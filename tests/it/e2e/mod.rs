@@ -2,6 +2,7 @@
 
 mod adopt;
 mod applications;
+mod apps;
 mod bad_input;
 mod browser;
 mod demo;
