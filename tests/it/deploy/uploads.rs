@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use switchman::deploy::watcher::WatchSpec;
 
@@ -42,15 +42,22 @@ async fn ten_thousand_small_files_settle_after_the_last_and_soon() {
     let source = deploy.elsewhere("build");
     build(&source, 10_000, 100);
     let (mut soonest, mut versions) = (Duration::MAX, ["4f2a91c", "b001bee", "cafe123", "deadbee"].iter());
-    // A machine that is busy with other tests may be late; late each time is too late.
-    while soonest > SETTLE + LATE * 2 {
-        let version = versions.next().unwrap_or_else(|| panic!("told {soonest:?} after the last change"));
-        run("rsync", &["-a"], &[&contents(&source), &deploy.root().join(version)]);
+    let mut late = LATE;
+    while soonest > SETTLE + late {
+        let version = versions.next().unwrap_or_else(|| {
+            panic!("told {soonest:?} after the last change at the soonest, {late:?} late would do")
+        });
+        let target = deploy.root().join(version);
+        run("rsync", &["-a"], &[&contents(&source), &target]);
         let quiet = deploy.settles(version).await;
         assert!(quiet + TICK > SETTLE && quiet < SETTLE + slack(), "told {quiet:?} after the last change");
-        run("diff", &["-r"], &[&source, &deploy.root().join(version)]);
-        soonest = soonest.min(quiet);
-        eprintln!("10,000 files: told {quiet:?} after the last change");
+        // Each file was asked twice for its times: what `find` takes for the same says how busy the machine is, and
+        // this is no optimised build.
+        let begun = Instant::now();
+        let found = Command::new("find").arg(&target).args(["-printf", "%C@ "]).output().unwrap();
+        assert!(found.stdout.len() > 100_000);
+        (soonest, late) = (soonest.min(quiet), LATE + begun.elapsed() * 4);
+        run("diff", &["-r"], &[&source, &target]);
     }
 }
 
@@ -163,7 +170,9 @@ async fn what_is_cut_off_in_a_partial_folder_or_with_delayed_updates_waits_for_i
             Told::Waits(_, Some(why)) => why,
             other => panic!("{other:?}"),
         };
-        assert!(why.contains(left), "{why}");
+        assert!(why.starts_with("a transfer is not done, or was cut off: `lib/part"), "{why}");
+        let kept = [0, 1].iter().any(|part| target.join(format!("lib/part{part}/{left}")).is_dir());
+        assert!(kept, "rsync has kept nothing in {left}, so this proves nothing");
         deploy.silence(SETTLE * 3).await;
 
         let again: Vec<&str> = arguments[..2].to_vec();
