@@ -33,6 +33,8 @@ pub(crate) struct Managed {
     pub(crate) scaled: Option<u32>,
     /// What people must know about its folder.
     pub(crate) folder: Folder,
+    /// Processes of it were adopted whose command has changed since.
+    pub(crate) restart_when_ready: bool,
     /// What is known of what lies in it.
     pub(crate) files: Files,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
@@ -66,13 +68,15 @@ pub(crate) struct Running {
     pub(crate) since: SystemTime,
     /// Waits for its requests to end.
     pub(crate) drain: Option<AbortOnDropHandle<()>>,
+    /// An earlier switchman has started it, and may still have requests there.
+    pub(crate) adopted: bool,
 }
 
 impl Running {
     /// A process that is about to be started.
     pub(crate) fn starting(stop: oneshot::Sender<()>, spec: Arc<RunSpec>) -> Self {
-        let since = SystemTime::now();
-        Self { stop: Some(stop), pid: None, address: None, upstream: None, spec, since, drain: None }
+        let (stop, since) = (Some(stop), SystemTime::now());
+        Self { stop, pid: None, address: None, upstream: None, spec, since, drain: None, adopted: false }
     }
 }
 
@@ -97,6 +101,7 @@ impl Managed {
             spec,
             scaled: None,
             folder: Folder::There,
+            restart_when_ready: false,
             files: Files::default(),
             processes: BTreeMap::new(),
             state: (VersionState::Arriving, now),

@@ -39,13 +39,26 @@ impl Places {
     /// A place that nobody else has. Opens sockets or makes a folder: it blocks for a moment.
     pub(crate) fn pick(&self, at: UpstreamAt) -> Result<Place, NoPlace> {
         Ok(match at {
-            UpstreamAt::Port => Place::Port(self.ports.pick()?),
+            UpstreamAt::Port | UpstreamAt::Inherit => Place::Port(self.ports.pick()?),
             UpstreamAt::Unix => Place::Socket(self.sockets.pick()?),
+        })
+    }
+
+    /// The place of a worker that an earlier switchman has started; none if another worker has it.
+    pub(crate) fn claim(&self, address: &Address) -> Option<Place> {
+        Some(match address {
+            Address::Tcp(address) => Place::Port(self.ports.claim(address.port())?),
+            Address::Unix(path) => Place::Socket(self.sockets.claim(path)),
         })
     }
 }
 
 impl Place {
+    /// Leaves it to a worker that outlives this switchman: what lies there stays.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
+    }
+
     /// As the data plane connects to it.
     pub(crate) fn address(&self) -> Address {
         match self {
