@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::managed::{Folder, Managed};
 use super::{Key, Supervisor, lifecycle};
@@ -129,16 +130,20 @@ impl Supervisor {
             Ok(workers) => lifecycle::Event::Start { workers },
             Err(why) => lifecycle::Event::Unrunnable(why),
         };
+        if let Some(version) = self.version(key) {
+            version.files.started(SystemTime::now());
+        }
         self.step(key, event);
     }
 
     /// Replaces the workers of a version one at a time; if its settings are wrong nothing happens.
     pub(super) fn restart(&mut self, key: &Key) -> Result<(), String> {
         let workers = self.read_spec(key)?;
-        if let Some(version) = self.version(key)
-            && version.folder == Folder::Replaced
-        {
-            version.folder = Folder::There;
+        if let Some(version) = self.version(key) {
+            version.files.started(SystemTime::now());
+            if version.folder == Folder::Replaced {
+                version.folder = Folder::There;
+            }
         }
         self.step(key, lifecycle::Event::Restart { workers });
         Ok(())
@@ -155,7 +160,6 @@ impl Supervisor {
         let spec = config::folder::read(&version.path, &service.config.run)
             .map_err(|problems| problems.to_string())?;
         version.spec = Arc::new(spec);
-        version.files.started(std::time::SystemTime::now());
         Ok(version.workers())
     }
 }
