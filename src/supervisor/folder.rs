@@ -159,6 +159,7 @@ impl Supervisor {
         };
         let spec = config::folder::read(&version.path, &service.config.run)
             .map_err(|problems| problems.to_string())?;
+        version.life.set_order(spec.life.restart);
         version.spec = Arc::new(spec);
         Ok(version.workers())
     }
