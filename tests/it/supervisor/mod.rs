@@ -3,11 +3,19 @@
 //! Every version is run as `sh ./run.sh`, so that each test writes the program it needs into the version's folder.
 
 mod adopt;
-mod faults;
+mod autoscale;
 mod daemons;
+mod faults;
+mod hooks;
+mod inherit;
+mod isolation;
 mod life;
 mod live;
+mod notify;
+mod retention;
 mod rolling;
+mod sleep;
+mod starts;
 mod stop;
 mod unix;
 mod warm;
@@ -86,6 +94,7 @@ struct World {
     root: Arc<Root>,
     state: Arc<TempDir>,
     spec: RunSpec,
+    upkeep: Upkeep,
     handle: SupervisorHandle,
     task: JoinHandle<()>,
     changes: mpsc::Sender<VersionChange>,
@@ -125,7 +134,7 @@ impl World {
 
     /// With this many workers that may start at the same moment.
     fn starting(most: usize, spec: RunSpec) -> Self {
-        Self::build(Root::new(), Arc::new(TempDir::new().unwrap()), spec, &[], most)
+        Self::build(Root::new(), Arc::new(TempDir::new().unwrap()), spec, Upkeep::default(), &[], most)
     }
 
     /// Over folders that are there.
@@ -135,13 +144,29 @@ impl World {
 
     /// Likewise, with these aliases from the beginning.
     fn over_with(root: Arc<Root>, state: Arc<TempDir>, spec: RunSpec, aliases: &[(&str, &str)]) -> Self {
-        Self::build(root, state, spec, aliases, 8)
+        Self::with(root, state, spec, Upkeep::default(), aliases)
+    }
+
+    /// A new one with this upkeep of its versions.
+    fn keeping(upkeep: Upkeep, spec: RunSpec) -> Self {
+        Self::with(Root::new(), Arc::new(TempDir::new().unwrap()), spec, upkeep, &[])
+    }
+
+    fn with(
+        root: Arc<Root>,
+        state: Arc<TempDir>,
+        spec: RunSpec,
+        upkeep: Upkeep,
+        aliases: &[(&str, &str)],
+    ) -> Self {
+        Self::build(root, state, spec, upkeep, aliases, 8)
     }
 
     fn build(
         root: Arc<Root>,
         state: Arc<TempDir>,
         spec: RunSpec,
+        upkeep: Upkeep,
         aliases: &[(&str, &str)],
         max_workers_starting: usize,
     ) -> Self {
@@ -154,7 +179,7 @@ impl World {
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
-            upkeep: Upkeep::default(),
+            upkeep: upkeep.clone(),
             run: spec.clone(),
         };
         let app = ServiceName::from(APP);
@@ -163,6 +188,8 @@ impl World {
             threads: 2,
             state: state.path().to_owned(),
             max_workers_starting,
+            etcd: None,
+            node: "host-a".to_owned(),
             alone: CancellationToken::new(),
         };
         settings.alone.cancel();
@@ -174,19 +201,19 @@ impl World {
         tokio::spawn(routing::run(live.clone(), registry.clone(), readers, hosts));
         let (changes, changed) = mpsc::channel(64);
         let (handle, task) = supervisor::spawn(settings, writer, changed, live.clone());
-        Self { root, state, spec, handle, task, changes, registry, rules, live }
+        Self { root, state, spec, upkeep, handle, task, changes, registry, rules, live }
     }
 
     /// Ends this supervisor, and starts another one over the same folders.
     async fn restarted(self) -> Self {
         self.end().await;
-        Self::over(self.root, self.state, self.spec)
+        Self::with(self.root, self.state, self.spec, self.upkeep, &[])
     }
 
     /// This supervisor leaves its workers, and another one over the same folders goes on.
     async fn succeeded(self) -> Self {
         self.handle.leave().await;
-        Self::over(self.root, self.state, self.spec)
+        Self::with(self.root, self.state, self.spec, self.upkeep, &[])
     }
 
     async fn end(&self) {
