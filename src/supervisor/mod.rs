@@ -14,6 +14,7 @@
 pub mod command;
 pub mod output;
 
+mod accepted;
 mod adopt;
 mod answer;
 mod autoscale;
@@ -25,6 +26,8 @@ mod folder;
 mod get;
 mod health;
 mod hooks;
+mod inherit;
+mod isolated;
 mod launch;
 mod leftover;
 mod lifecycle;
@@ -32,6 +35,7 @@ mod main_process;
 mod live;
 mod managed;
 mod memory;
+mod notify;
 mod pipes;
 mod place;
 mod port;
@@ -66,6 +70,7 @@ use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use adopt::Succession;
 use command::{Ask, How, SupervisorHandle};
+use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -161,6 +166,7 @@ struct Supervisor {
     registry: Registry,
     live: Arc<Live>,
     places: Places,
+    cgroups: Option<Arc<Cgroups>>,
     logs: LogStore,
     turns: Turns,
     succession: Succession,
@@ -228,6 +234,7 @@ pub fn spawn(
         .collect();
     let logs = LogStore::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
+    let cgroups = isolated::prepare(&settings).map(Arc::new);
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (ask, asked) = mpsc::channel(ASKED_WAITING);
     let (ends_in, ends) = mpsc::channel(1);
@@ -242,6 +249,7 @@ pub fn spawn(
         registry,
         live,
         places,
+        cgroups,
         logs: logs.clone(),
         turns,
         succession,
@@ -364,7 +372,9 @@ impl Supervisor {
 
     fn publish(&mut self, key: &Key) {
         let Some(service) = self.services.get_mut(&key.service) else { return };
-        let Some(view) = service.versions.get_mut(&key.version).map(Managed::view) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
+        let view = version.view();
+        self.places.keep_only(&key.service, &key.version, &version.waiting_for_process(&view));
         let gone = view.state == VersionState::Gone;
         if gone {
             service.versions.remove(&key.version);
