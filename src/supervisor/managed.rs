@@ -13,11 +13,11 @@ use super::files::Files;
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
 use super::output::Alarms;
 use super::upkeep::Upkeep;
-use crate::config::{Delivery, RunSpec};
+use crate::config::{Delivery, RunSpec, UpstreamAt};
 use crate::drain::{Patience, Window};
 use crate::metrics::VersionCounters;
 use crate::registry::{self, Address, Upstream};
-use crate::version::{ServiceName, VersionId, VersionState, WorkerId};
+use crate::version::{ServiceName, VersionId, VersionState, WorkerId, WorkerState};
 
 /// One version.
 #[derive(Debug)]
@@ -45,6 +45,9 @@ pub(crate) struct Managed {
     pub(crate) processes: BTreeMap<ProcessId, Running>,
     /// Lines that were an alarm, of each worker.
     alarms: BTreeMap<WorkerId, u64>,
+    /// The sockets of workers that are about to be started again: connections wait there.
+    open: BTreeMap<WorkerId, Arc<Upstream>>,
+    threads: usize,
     state: (VersionState, Timestamp),
     delivery: Arc<Delivery>,
     pub(crate) counters: Arc<VersionCounters>,
@@ -117,6 +120,8 @@ impl Managed {
             files: Files::default(),
             processes: BTreeMap::new(),
             alarms: BTreeMap::new(),
+            open: BTreeMap::new(),
+            threads,
             state: (VersionState::Arriving, now),
             delivery,
             counters: Arc::new(VersionCounters::new(threads)),
@@ -160,6 +165,49 @@ impl Managed {
         Patience { requests: running.spec.stop.drain, streams: self.delivery.streams }
     }
 
+    /// The workers that are to have a process and have none, or one that ends: a process is about to be started.
+    pub(crate) fn waiting_for_process(&self, view: &registry::Version) -> Vec<WorkerId> {
+        let waits = |worker: &&registry::Worker| {
+            self.life.is_wanted() && (worker.address.is_none() || worker.state == WorkerState::Stopping)
+        };
+        view.workers.iter().filter(waits).map(|worker| worker.id).collect()
+    }
+
+    /// Notes that a ready process has ended by itself whose socket waits for the next one: what is sent there from now
+    /// on is sent to that. `serial` is not used for anything else.
+    pub(crate) fn keep_open(&mut self, process: ProcessId, serial: u64) {
+        let was_ready = self.life.ready().any(|ready| ready == process);
+        let worker = self.life.worker_of(process);
+        if let (Some(worker), Some(running), true) = (worker, self.processes.get(&process), was_ready)
+            && running.spec.upstream == UpstreamAt::Inherit
+            && let Some(before) = &running.upstream
+        {
+            let (address, protocol, threads) = (before.address.clone(), before.protocol, self.threads);
+            self.open.insert(worker, Arc::new(Upstream::new(serial, worker, address, protocol, threads)));
+        }
+    }
+
+    /// Gives a process that is ready its data-plane side; `serial` is not used for anything else.
+    pub(crate) fn give_upstream(&mut self, process: ProcessId, serial: u64) {
+        let worker = self.life.worker_of(process);
+        if let (Some(worker), Some(running)) = (worker, self.processes.get_mut(&process))
+            && let Some(address) = running.address.clone()
+        {
+            let open = self.open.remove(&worker).filter(|open| open.address == address);
+            let protocol = running.spec.protocol;
+            let new = || Arc::new(Upstream::new(serial, worker, address, protocol, self.threads));
+            running.upstream = Some(open.unwrap_or_else(new));
+        }
+    }
+
+    /// The process has not become ready: nobody knows when its worker will be.
+    pub(crate) fn has_failed(&mut self, process: ProcessId) {
+        let passed = self.processes.get(&process).is_some_and(|running| running.upstream.is_some());
+        if let Some(worker) = self.life.worker_of(process).filter(|_| !passed) {
+            self.open.remove(&worker);
+        }
+    }
+
     /// What is published of it.
     pub(crate) fn view(&mut self) -> registry::Version {
         let state = self.life.state();
@@ -174,6 +222,13 @@ impl Managed {
             }
         }
         let upstream = |process| self.processes.get(&process).and_then(|p: &Running| p.upstream.clone());
+        let mut ready: Vec<Arc<Upstream>> = self.life.ready().filter_map(upstream).collect();
+        let (life, wanted) = (&self.life, self.life.is_wanted());
+        self.open.retain(|worker, _| wanted && life.workers().any(|(known, ..)| known == *worker));
+        if ready.is_empty() {
+            // Better to wait for a moment than to be refused.
+            ready.extend(self.open.values().cloned());
+        }
         registry::Version {
             service: self.service.clone(),
             id: self.version.clone(),
@@ -199,7 +254,7 @@ impl Managed {
                     }
                 })
                 .collect(),
-            ready: self.life.ready().filter_map(upstream).collect(),
+            ready,
             wake: self.upkeep.wake.clone(),
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),

@@ -14,23 +14,28 @@
 pub mod command;
 pub mod output;
 
+mod accepted;
 mod adopt;
 mod answer;
 mod autoscale;
 mod effects;
+mod ending;
 mod fingerprint;
 mod files;
 mod folder;
 mod get;
 mod health;
 mod hooks;
+mod inherit;
+mod isolated;
 mod launch;
 mod leftover;
 mod lifecycle;
-mod main_process;
 mod live;
+mod main_process;
 mod managed;
 mod memory;
+mod notify;
 mod pipes;
 mod place;
 mod printed;
@@ -67,6 +72,7 @@ use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use adopt::Succession;
 use command::{Ask, How, SupervisorHandle};
+use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -97,6 +103,8 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// Workers that may be starting at the same moment; from 1.
+    pub max_workers_starting: usize,
     /// What nodes agree in about hooks that are run once for all of them; none: this is the only node.
     pub etcd: Option<etcd::Cluster>,
     /// The name of this node.
@@ -104,8 +112,6 @@ pub struct Settings {
     /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
     /// upgrade.
     pub alone: CancellationToken,
-    /// Workers that may be starting at the same moment; from 1.
-    pub max_workers_starting: usize,
 }
 
 /// Everything that the supervisor reacts to.
@@ -162,6 +168,7 @@ struct Supervisor {
     registry: Registry,
     live: Arc<Live>,
     places: Places,
+    cgroups: Option<Arc<Cgroups>>,
     logs: LogStore,
     journal: Journal,
     turns: Turns,
@@ -234,6 +241,7 @@ pub fn spawn(
         logs.configure(name, service.logs.clone());
     }
     let places = Places::new(settings.state.join(RUN_FOLDER));
+    let cgroups = isolated::prepare(&settings).map(Arc::new);
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (ask, asked) = mpsc::channel(ASKED_WAITING);
     let (ends_in, ends) = mpsc::channel(1);
@@ -248,6 +256,7 @@ pub fn spawn(
         registry,
         live,
         places,
+        cgroups,
         logs: logs.clone(),
         journal: journal.clone(),
         turns,
@@ -373,7 +382,9 @@ impl Supervisor {
 
     fn publish(&mut self, key: &Key) {
         let Some(service) = self.services.get_mut(&key.service) else { return };
-        let Some(view) = service.versions.get_mut(&key.version).map(Managed::view) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
+        let view = version.view();
+        self.places.keep_only(&key.service, &key.version, &version.waiting_for_process(&view));
         let gone = view.state == VersionState::Gone;
         if gone {
             service.versions.remove(&key.version);

@@ -31,7 +31,7 @@ pub(crate) struct Heard {
 }
 
 /// Whether the line was printed that shows that a process is ready. By default it never is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Listening {
     /// No line is waited for.
     #[default]

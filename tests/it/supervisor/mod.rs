@@ -8,12 +8,19 @@ mod autoscale;
 mod daemons;
 mod faults;
 mod hooks;
+mod inherit;
+mod isolation;
 mod life;
+mod live;
 mod logs;
+mod notify;
 mod retention;
+mod rolling;
 mod sleep;
+mod starts;
 mod stop;
 mod unix;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -100,11 +107,19 @@ struct World {
 }
 
 /// What a service says beside how its versions run.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Extra {
     upkeep: Upkeep,
     logs: Logs,
     alarm: Option<Arc<Alarm>>,
+    max_workers_starting: usize,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        let (upkeep, logs) = (Upkeep::default(), Logs::default());
+        Self { upkeep, logs, alarm: None, max_workers_starting: 8 }
+    }
 }
 
 /// One worker that is stopped without mercy, and has to be ready within ten seconds.
@@ -134,6 +149,11 @@ fn deadline(ms: u64) -> RunSpec {
 impl World {
     fn new(spec: RunSpec) -> Self {
         Self::with(spec, Extra::default())
+    }
+
+    /// With this many workers that may start at the same moment.
+    fn starting(most: usize, spec: RunSpec) -> Self {
+        Self::with(spec, Extra { max_workers_starting: most, ..Extra::default() })
     }
 
     /// A new one of a service that says this too.
@@ -182,10 +202,10 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
+            max_workers_starting: extra.max_workers_starting,
             etcd: None,
             node: "host-a".to_owned(),
             alone: CancellationToken::new(),
-            max_workers_starting: 8,
         };
         settings.alone.cancel();
         let (writer, registry) = Registry::new();
