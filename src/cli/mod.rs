@@ -26,6 +26,8 @@ mod logs;
 mod output;
 /// promote, rollback.
 mod promote;
+/// reload, upgrade.
+mod reload;
 /// The rule document.
 mod rules;
 /// TERM and INT.
@@ -85,6 +87,10 @@ enum Command {
     Rules(rules::Command),
     /// Print the last lines that the workers of a version wrote
     Logs(logs::Args),
+    /// Read the configuration anew; what did not change is not touched
+    Reload(reload::ReloadArgs),
+    /// Start a new binary and hand everything over to it: sockets, workers, running requests
+    Upgrade(reload::UpgradeArgs),
     /// Run a whole example in a temporary folder
     Demo(demo::DemoArgs),
     /// The sample application of the demo
@@ -131,6 +137,8 @@ async fn run(command: Command) -> ExitCode {
         Command::Tag(args) => tag::tag(args).await,
         Command::Untag(args) => tag::untag(args).await,
         Command::Rules(command) => rules::run(command).await,
+        Command::Reload(args) => reload::reload(args).await,
+        Command::Upgrade(args) => reload::upgrade(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
@@ -175,6 +183,8 @@ mod tests {
             "switchman rules check -",
             "switchman rules explain -H x-qa:yes -b uid=77 -X POST --host app.example.com --client-ip ::1 /cart",
             "switchman logs 4f2a91c -f",
+            "switchman reload --json",
+            "switchman upgrade --binary /usr/bin/switchman",
             "switchman demo --once",
             "switchman demo-app --port 4000",
             "switchman completions fish",

@@ -61,7 +61,7 @@ pub(crate) fn plan(
     out: &mut Vec<u8>,
     stamp: &mut Stamp,
 ) -> Result<Option<(Request, Route)>, Refusal> {
-    let planned = request::parse_with(bytes, &thread.settings, without_length, |head| {
+    let planned = request::parse_with(bytes, &thread.settings(), without_length, |head| {
         let weighed = client.weigh(head);
         stamp.client = weighed.client;
         if client.wants_ids() {
@@ -83,7 +83,7 @@ pub(crate) fn plan(
             keep_alive: head.keep_alive,
             upgrade,
             body: head.body,
-            grpc: head.grpc.then(|| grpc::silence_max(head.headers, thread.timeouts.tunnel)),
+            grpc: head.grpc.then(|| grpc::silence_max(head.headers, thread.timeouts().tunnel)),
         };
         (request, route)
     })?;

@@ -1,8 +1,12 @@
 //! What others may ask of the supervisor, and what it answers.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::{mpsc, oneshot};
 
+use super::configure::Configure;
 use super::output::LogStore;
+use crate::config;
 use crate::version::{ServiceName, VersionId};
 
 /// What is to be done with one version.
@@ -56,6 +60,7 @@ pub struct Refused {
 #[derive(Debug, Clone)]
 pub struct SupervisorHandle {
     pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) configure: mpsc::Sender<Configure>,
     pub(crate) shutdown: mpsc::Sender<oneshot::Sender<()>>,
     pub(crate) logs: LogStore,
 }
@@ -70,6 +75,20 @@ impl SupervisorHandle {
         };
         self.commands.send(Command { service, version, action, reply }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Runs these services from now on: new ones are started as their folders are seen, those that are gone are drained
+    /// and stopped, the others go on. Answers with the versions whose processes run as was configured before.
+    pub async fn configure(
+        &self,
+        services: BTreeMap<ServiceName, config::Service>,
+    ) -> Vec<(ServiceName, VersionId)> {
+        let (reply, answer) = oneshot::channel();
+        // An error means that the supervisor has ended: nothing runs any more.
+        if self.configure.send(Configure { services, reply }).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
     }
 
     /// Ends every process of every version at once (TERM, the version's grace, KILL), without draining: call it when

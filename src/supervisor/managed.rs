@@ -34,7 +34,8 @@ pub(crate) struct Managed {
     pub(crate) folder: Folder,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
     state: (VersionState, Timestamp),
-    delivery: Arc<Delivery>,
+    /// How its requests are delivered.
+    pub(crate) delivery: Arc<Delivery>,
     counters: Arc<VersionCounters>,
 }
 

@@ -15,6 +15,7 @@ pub mod command;
 pub mod output;
 
 mod answer;
+mod configure;
 mod effects;
 mod folder;
 mod health;
@@ -46,6 +47,7 @@ use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use command::{Command, SupervisorHandle};
+use configure::Configure;
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -88,6 +90,8 @@ enum Event {
     Due(Key, lifecycle::Event),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
+    /// The configuration has changed.
+    Configure(Configure),
     /// switchman ends.
     Shutdown(Option<oneshot::Sender<()>>),
 }
@@ -105,6 +109,14 @@ struct Service {
     config: config::Service,
     memory: Memory,
     versions: BTreeMap<VersionId, Managed>,
+    /// It is gone from the configuration; its last versions are about to end.
+    removed: bool,
+}
+
+impl Service {
+    fn new(config: config::Service, memory: Memory) -> Self {
+        Self { config, memory, versions: BTreeMap::new(), removed: false }
+    }
 }
 
 /// The owner of every version and process.
@@ -128,6 +140,7 @@ struct Supervisor {
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
     commands: mpsc::Receiver<Command>,
+    configure: mpsc::Receiver<Configure>,
     shutdown: mpsc::Receiver<oneshot::Sender<()>>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
@@ -158,15 +171,16 @@ pub fn spawn(
         .iter()
         .map(|(name, config)| {
             let memory = Memory::load(&settings.state, name);
-            (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
+            (name.clone(), Service::new(config.clone(), memory))
         })
         .collect();
     let logs = LogStore::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
+    let (configure_in, configure) = mpsc::channel(1);
     let (shutdown_in, shutdown) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, shutdown, open: true, events, routing: live.watch() };
+    let inbox = Inbox { changes, commands, configure, shutdown, open: true, events, routing: live.watch() };
     let supervisor = Supervisor {
         settings,
         services,
@@ -179,7 +193,8 @@ pub fn spawn(
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs };
+    let handle =
+        SupervisorHandle { commands: commands_in, configure: configure_in, shutdown: shutdown_in, logs };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -193,6 +208,7 @@ impl Inbox {
                 self.open = asked.is_some();
                 Event::Shutdown(asked)
             }
+            Some(configure) = self.configure.recv() => Event::Configure(configure),
             Some(change) = self.changes.recv() => Event::Change(change),
             Some(command) = self.commands.recv() => Event::Command(command),
             Ok(()) = self.routing.changed() => Event::Routing,
@@ -222,6 +238,8 @@ impl Supervisor {
         match event {
             Event::Change(_) if self.ending.is_some() => {}
             Event::Change(change) => self.folder_changed(change),
+            Event::Configure(_) if self.ending.is_some() => {}
+            Event::Configure(configure) => self.configure(configure),
             Event::Command(command) => {
                 let answer = self.answer(&command);
                 // Who asked may have gone away.
@@ -268,6 +286,9 @@ impl Supervisor {
                 versions.insert(key.version.clone(), Arc::new(view));
             }
         });
+        if gone {
+            self.forget_if_empty(&key.service);
+        }
     }
 
     fn version(&mut self, key: &Key) -> Option<&mut Managed> {

@@ -9,6 +9,7 @@ mod deploy;
 mod faults;
 mod grpc;
 mod promote;
+mod reload;
 mod rules;
 mod streams;
 mod tls;
