@@ -5,9 +5,11 @@ CARGO ?= cargo
 ARGS ?=
 # For `make fuzz`: how long each program runs.
 FUZZ_SECONDS ?= 60
+# For `make soak`.
+SOAK_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fuzz bench install clean
+.PHONY: help build demo test soak check fuzz bench install clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +25,11 @@ demo: ## See it at work in a temporary folder (ARGS=--once: to the end, without 
 test: ## Prove it: unit tests, house rules, and real processes, sockets, rsync and etcd
 	@scripts/install-deps test
 	$(CARGO) test --locked
+
+soak: ## Faults under load for ten minutes, and a table of what each did (SOAK_SECONDS, SOAK_SEED)
+	@scripts/install-deps test
+	$(CARGO) build --locked --example worker
+	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test soak -- --nocapture
 
 check: ## What a change must pass before the tests: formatting, lints, documentation
 	@scripts/install-deps build

@@ -229,7 +229,7 @@ impl Report {
         writeln!(
             text,
             "- Each proxy has three rules (a header, a cookie, a percentage) and two workers behind it, over TCP unless \
-             unix sockets are named; connections to the workers are kept. No access logs; switchman counts its metrics.
+             unix sockets are named, and tells them the same (client, host, scheme, an id, a start time); connections to the workers are kept. No access logs; switchman counts its metrics.
 - CPU is the proxy's own, user and system, divided by the requests. wrk sends without pause; h2load sends the loads \
              at half of nginx's maximum, and HTTP/2.
 - Medians of {rounds} rounds of {seconds} s, each after a warm-up of {} s, the proxies in turn; failures, wrong answers \

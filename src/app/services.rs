@@ -10,10 +10,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::{self, Config, Promote};
 use crate::deploy::watcher::{self, WatchSpec};
 use crate::deploy::{ChangeKind, VersionChange};
+use crate::etcd;
 use crate::promoter;
 use crate::registry::Snapshot;
 use crate::routing::{self, Joined, RulesReader};
-use crate::rules::source::{self, ServiceRules, SourceError, SourceHandle, SourceSpec, etcd};
+use crate::rules::source::{self, ServiceRules, SourceError, SourceHandle, SourceSpec};
 use crate::version::ServiceName;
 
 /// Every service, at work.

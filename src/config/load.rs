@@ -83,6 +83,7 @@ impl Surroundings {
             state: default_state(),
             node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            is_root: rustix::process::geteuid().is_root(),
         }
     }
 }

@@ -16,6 +16,8 @@ mod flags;
 mod front;
 pub mod folder;
 mod http2;
+mod isolation;
+mod keep;
 mod keys;
 mod limits;
 mod load;
@@ -34,6 +36,8 @@ pub use changes::{changed_keys, fixed, state_moved};
 pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use front::{Front, Tls};
 pub use http2::Http2;
+pub use isolation::{Account, CgroupLimits, Isolation, Person, Resource, Rlimit};
+pub use keep::{Hook, Hooks, Scale, Upkeep};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
@@ -126,6 +130,8 @@ pub struct Service {
     pub rules: RulesAt,
     /// How requests are delivered to its workers.
     pub delivery: Arc<Delivery>,
+    /// What becomes of its versions over time.
+    pub upkeep: Upkeep,
     /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
     pub run: RunSpec,
 }
@@ -156,8 +162,10 @@ pub struct RunSpec {
     pub run: Option<RunCommand>,
     /// Environment variables added to switchman's own.
     pub env: BTreeMap<String, String>,
-    /// Workers of a version.
+    /// Workers of a version; what it begins with, where they follow the load.
     pub workers: u32,
+    /// How the workers follow the load; none: they do not.
+    pub scale: Option<Scale>,
     /// What a worker listens on.
     pub upstream: UpstreamAt,
     /// What a worker speaks.
@@ -166,6 +174,8 @@ pub struct RunSpec {
     pub ready: Ready,
     /// How a worker is stopped.
     pub stop: Stop,
+    /// As whom and within which limits a worker runs.
+    pub isolation: Isolation,
 }
 
 /// What a worker listens on.
@@ -176,6 +186,8 @@ pub enum UpstreamAt {
     Port,
     /// A unix socket: `SOCKET` in its environment.
     Unix,
+    /// A port on loopback that switchman has opened: file descriptor 3.
+    Inherit,
 }
 
 /// What a worker speaks.
@@ -219,6 +231,10 @@ pub enum ReadyCheck {
     Tcp,
     /// The worker must have run for this long.
     After(Duration),
+    /// The worker must say `READY=1` to its `NOTIFY_SOCKET`.
+    Notify,
+    /// This command must exit with 0.
+    Command(RunCommand),
 }
 
 /// How a worker is stopped.
@@ -240,6 +256,8 @@ impl Default for RunSpec {
         };
         let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
         let (upstream, protocol) = (UpstreamAt::Port, Protocol::Http1);
-        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop }
+        let isolation = Isolation::default();
+        let env = BTreeMap::new();
+        Self { run: None, env, workers: 1, scale: None, upstream, protocol, ready, stop, isolation }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Surroundings {
     pub node: String,
     /// The default number of data-plane threads.
     pub threads: usize,
+    /// Whether this is root.
+    pub is_root: bool,
 }
 
 /// The default admin address.
@@ -71,6 +73,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
         etcd: etcd.as_ref().map(|e| e.prefix.as_str()),
         // A broken `etcd:` must not be reported a second time by every service that leans on it.
         etcd_written: file.get("etcd").is_some(),
+        is_root: around.is_root,
     };
     let services = services(&file, &context);
     Some(Config {

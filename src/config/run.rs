@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::keep;
 use super::keys::{READY, STOP, names};
 use super::read::duration;
 use super::value;
@@ -12,22 +13,25 @@ use crate::yaml::{Entry, Fields, Reader};
 
 /// Checks are not made more often than this, and may take this long at least: a busy loop helps nobody.
 const CHECK_MIN: Duration = Duration::from_millis(10);
-/// The most workers of a version.
-const WORKERS_MAX: u64 = 1000;
 
 /// What the supervisor sets for each worker, whatever `env` says.
-const GIVEN: [&str; 8] = [
+const GIVEN: [&str; 12] = [
     "PORT",
     "HOST",
     "SOCKET",
     "COMMIT",
     "PIDFILE",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
     "SWITCHMAN_SERVICE",
     "SWITCHMAN_VERSION",
     "SWITCHMAN_WORKER",
 ];
 
-const UPSTREAM: [(&str, UpstreamAt); 2] = [("port", UpstreamAt::Port), ("unix", UpstreamAt::Unix)];
+const UPSTREAM: [(&str, UpstreamAt); 3] =
+    [("port", UpstreamAt::Port), ("unix", UpstreamAt::Unix), ("inherit", UpstreamAt::Inherit)];
 const PROTOCOL: [(&str, Protocol); 2] = [("http1", Protocol::Http1), ("h2c", Protocol::H2c)];
 
 /// How a version runs: what `fields` say, key by key, over `base`.
@@ -36,13 +40,16 @@ pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
     if let Some(reader) = fields.get("env") {
         env.extend(variables(&reader));
     }
-    let workers = fields.get("workers").and_then(|r| r.number(1..=WORKERS_MAX));
+    let workers = fields.get("workers").and_then(|r| keep::workers(&r));
+    let (workers, scale) = workers.unwrap_or((base.workers, base.scale));
     let protocol = fields.get("protocol").and_then(|r| r.value(|text| value::one_of(text, &PROTOCOL)));
+    let upstream = fields.get("upstream").and_then(|r| r.value(|text| value::one_of(text, &UPSTREAM)));
     let spec = RunSpec {
         run: fields.get("run").and_then(|r| command(&r)).or(base.run),
         env,
-        workers: workers.map_or(base.workers, |n| n as u32),
-        upstream: fields.get("upstream").and_then(|r| upstream(&r)).unwrap_or(base.upstream),
+        workers,
+        scale,
+        upstream: upstream.unwrap_or(base.upstream),
         protocol: protocol.unwrap_or(base.protocol),
         ready: match fields.get("ready") {
             Some(reader) => ready(reader, base.ready),
@@ -52,31 +59,23 @@ pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
             Some(reader) => stop(reader, base.stop),
             None => base.stop,
         },
+        isolation: base.isolation,
     };
     warn_of_absent(fields, &spec);
     spec
 }
 
-fn upstream(reader: &Reader<'_>) -> Option<UpstreamAt> {
-    if reader.node().scalar().is_some_and(|scalar| scalar.text == "inherit") {
-        let hint = "write `unix` for the least work a request, or `port`";
-        reader.error("`upstream: inherit` is not supported yet", hint);
-        return None;
-    }
-    reader.value(|text| value::one_of(text, &UPSTREAM))
-}
-
 /// A command under a shell that wants the variable which its workers do not get.
 fn warn_of_absent(fields: &Fields<'_>, spec: &RunSpec) {
     let (absent, given) = match spec.upstream {
-        UpstreamAt::Port => ("SOCKET", "PORT"),
+        UpstreamAt::Port | UpstreamAt::Inherit => ("SOCKET", "PORT"),
         UpstreamAt::Unix => ("PORT", "SOCKET"),
     };
     if let Some(RunCommand::Shell(text)) = &spec.run
         && wants(text, absent)
         && let Some(at) = fields.get("run").or_else(|| fields.get("upstream"))
     {
-        let upstream = if spec.upstream == UpstreamAt::Unix { "unix" } else { "port" };
+        let upstream = UPSTREAM.iter().find(|(_, at)| *at == spec.upstream).map_or("", |(name, _)| name);
         let message = format!("`{text}` wants ${absent}, which is not set with `upstream: {upstream}`");
         at.warning(message, format!("write ${given}"));
     }
@@ -91,7 +90,7 @@ fn wants(text: &str, name: &str) -> bool {
     })
 }
 
-fn command(reader: &Reader<'_>) -> Option<RunCommand> {
+pub(super) fn command(reader: &Reader<'_>) -> Option<RunCommand> {
     let empty =
         || reader.error("the command is empty", "write it as in `run: \"node server.js --port $PORT\"`");
     let Some(items) = reader.node().list() else {
@@ -150,7 +149,7 @@ fn variables(reader: &Reader<'_>) -> BTreeMap<String, String> {
 }
 
 fn ready(reader: Reader<'_>, base: Ready) -> Ready {
-    const LATER: [&str; 2] = ["log", "notify"];
+    const LATER: [&str; 1] = ["log"];
     let mut known = names(&[&READY]);
     known.extend(LATER);
     if reader.node().scalar().is_some() {
@@ -184,8 +183,10 @@ fn ready(reader: Reader<'_>, base: Ready) -> Ready {
 }
 
 fn check(fields: &Fields<'_>) -> Option<ReadyCheck> {
-    let written: Vec<_> =
-        ["http", "tcp", "after"].iter().filter_map(|key| Some((*key, fields.get(key)?))).collect();
+    let written: Vec<_> = ["http", "tcp", "notify", "command", "after"]
+        .iter()
+        .filter_map(|key| Some((*key, fields.get(key)?)))
+        .collect();
     if let [(first, _), (second, at), ..] = &written[..] {
         at.error(format!("`{first}` and `{second}` cannot both be the check"), "keep one of the two");
     }
@@ -193,12 +194,13 @@ fn check(fields: &Fields<'_>) -> Option<ReadyCheck> {
     match key {
         "http" => reader.value(value::request_path).map(ReadyCheck::Http),
         "after" => duration(&reader, Duration::ZERO).map(ReadyCheck::After),
-        _ => {
+        "command" => command(&reader).map(ReadyCheck::Command),
+        key => {
             if reader.boolean()? {
-                return Some(ReadyCheck::Tcp);
+                return Some(if key == "tcp" { ReadyCheck::Tcp } else { ReadyCheck::Notify });
             }
             let hint = "write `http: /healthz` or `after: 5s`, or remove it";
-            reader.error("`tcp: false` says nothing about how to check", hint);
+            reader.error(format!("`{key}: false` says nothing about how to check"), hint);
             None
         }
     }

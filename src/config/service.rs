@@ -7,13 +7,16 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::bodies;
+use super::isolation;
 use super::keys::bodies::BODIES;
+use super::keys::isolation::ISOLATION;
+use super::keys::keep::KEEP;
 use super::keys::limits::BALANCE;
 use super::keys::{RULES, RUN, SERVICE, names};
-use super::limits;
 use super::read::{duration, path};
 use super::run::run_spec;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
+use super::{keep, limits};
 use super::{streams, value};
 use crate::version::ServiceName;
 use crate::yaml::{Entry, Fields, Reader};
@@ -28,6 +31,8 @@ pub(super) struct Context<'a> {
     pub etcd: Option<&'a str>,
     /// Whether there is an `etcd:`, good or not.
     pub etcd_written: bool,
+    /// Whether switchman runs as root.
+    pub is_root: bool,
 }
 
 /// A service as read, with the map it was read from: what is wrong between two services is reported there.
@@ -47,7 +52,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     let name = value::name(&entry.key)
         .map_err(|problem| reader.report(problem.at(entry.place.line, entry.place.column)))
         .ok();
-    let fields = reader.fields(&names(&[&SERVICE, &BALANCE, &BODIES, &RUN]))?;
+    let fields = reader.fields(&names(&[&SERVICE, &BALANCE, &BODIES, &KEEP, &RUN, &ISOLATION]))?;
     let root = fields.require("root", "/srv/app").and_then(|r| path(&r, context.folder));
     let hosts = fields.get("hosts").map(|r| hosts(&r)).unwrap_or_default();
     let versions = match fields.get("versions") {
@@ -60,14 +65,25 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         .and_then(|r| r.value(|text| value::one_of(text, &PROMOTE)))
         .unwrap_or(Promote::Manual);
     let rules = name.as_deref().and_then(|name| rules(&fields, name, context));
-    let run = run_spec(&fields, RunSpec::default());
+    let isolation = isolation::read(&fields, context.is_root);
+    let run = run_spec(&fields, RunSpec { isolation, ..RunSpec::default() });
     let mut delivery = Delivery::default();
     bodies::of_service(&fields, context.folder, &mut delivery);
     limits::of_service(&fields, &mut delivery);
     streams::read(&fields, &mut delivery);
+    let upkeep = keep::upkeep(&fields, delivery.max_in_flight);
     let delivery = Arc::new(delivery);
-    let service =
-        Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };
+    let service = Service {
+        root: root?,
+        hosts,
+        versions: versions?,
+        settle,
+        promote,
+        rules: rules?,
+        delivery,
+        upkeep,
+        run,
+    };
     Some(Draft { name: ServiceName::from(name?), service, fields })
 }
 

@@ -17,6 +17,7 @@ pub(super) fn around() -> Surroundings {
         state: Some(PathBuf::from("/var/lib/switchman")),
         node: "this-host".to_owned(),
         threads: 4,
+        is_root: true,
     }
 }
 
@@ -171,7 +172,9 @@ fn one_wrong_value_of_a_service_is_one_problem() {
         ("ready: {tcp: false}", "ready.tcp", "says nothing"),
         ("ready: {tcp: yes}", "ready.tcp", "`yes` is neither true nor false"),
         ("ready: {log: x}", "ready.log", "not supported yet"),
-        ("ready: {notify: true}", "ready.notify", "not supported yet"),
+        ("ready: {notify: false}", "ready.notify", "`notify: false` says nothing"),
+        ("ready: {command: ''}", "ready.command", "the command is empty"),
+        ("user: no-such-user", "user", "there is no user `no-such-user`"),
         ("ready: {after: 1m}", "ready.after", "ready after 1m, but given up at the deadline of 1m"),
         ("ready: {interval: 0s}", "ready.interval", "`0s` is out of range"),
         ("stop: {grace: 5}", "stop.grace", "`5` has no unit"),

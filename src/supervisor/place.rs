@@ -39,7 +39,7 @@ impl Places {
     /// A place that nobody else has. Opens sockets or makes a folder: it blocks for a moment.
     pub(crate) fn pick(&self, at: UpstreamAt) -> Result<Place, NoPlace> {
         Ok(match at {
-            UpstreamAt::Port => Place::Port(self.ports.pick()?),
+            UpstreamAt::Port | UpstreamAt::Inherit => Place::Port(self.ports.pick()?),
             UpstreamAt::Unix => Place::Socket(self.sockets.pick()?),
         })
     }

@@ -12,7 +12,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use super::ledger::{Failure, Kind, Ledger};
 
@@ -44,6 +46,8 @@ impl Lost {
 
 /// A connection to switchman, made when it is needed.
 type Connection = Option<SendRequest<Full<Bytes>>>;
+/// A WebSocket through switchman.
+type Socket = WebSocketStream<TcpStream>;
 
 impl Client {
     /// Sends requests of one kind until it is told to stop.
@@ -55,12 +59,15 @@ impl Client {
             }
             let id = format!("{kind:?}-{number}-{turn}");
             let started = Instant::now();
-            let once = self.once(kind, &id, &mut connection);
-            let went = match tokio::time::timeout(HANGS, once).await {
-                Ok(went) => went,
-                Err(_) => Err(Lost::new(None, "it hangs")),
+            let went = match kind {
+                Kind::Open => self.open(&id).await,
+                _ => {
+                    self.ledger.begins(&id, started);
+                    within(self.once(kind, &id, &mut connection)).await
+                }
             };
             match went {
+                Ok(()) if kind == Kind::Open => {} // counted message by message
                 Ok(()) => self.ledger.answered(kind, &id),
                 Err(Lost { pid, what }) => {
                     connection = None;
@@ -85,6 +92,7 @@ impl Client {
             Kind::Cut => ("GET", 300_000, format!("cut={}", self.random.usize(..300_000)), 0),
             Kind::Events => return self.events(connection).await,
             Kind::Socket => return self.socket(id).await,
+            Kind::Open => unreachable!("it has a way of its own"),
         };
         let body = fill(id, sent);
         let sum = sum(&body);
@@ -93,7 +101,11 @@ impl Client {
         // Users of every bucket.
         let request = request.header("cookie", format!("uid={}", self.random.u32(..1000)));
         let request = request.body(Full::from(body)).unwrap();
+        let started = Instant::now();
         let response = self.send(connection, request).await?;
+        if matches!(kind, Kind::Get | Kind::Put | Kind::Post) {
+            self.ledger.waited(started, Duration::from_millis(ms));
+        }
         let (head, body) = response.into_parts();
         let header =
             |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -189,27 +201,63 @@ impl Client {
         Ok(())
     }
 
+    /// A WebSocket of any user, and the worker's process.
+    async fn connect_socket(&mut self) -> Result<(Socket, Option<u32>), Lost> {
+        let stream = TcpStream::connect(self.address).await.map_err(|e| Lost::new(None, e))?;
+        let mut request = "ws://app/ws".into_client_request().unwrap();
+        let user = format!("uid={}", self.random.u32(..1000));
+        request.headers_mut().insert("cookie", user.parse().unwrap());
+        let opened = tokio_tungstenite::client_async(request, stream).await;
+        let (socket, response) = opened.map_err(|e| Lost::new(None, format!("no WebSocket: {e}")))?;
+        let pid = response.headers().get("x-pid").and_then(|v| v.to_str().ok()?.parse().ok());
+        Ok((socket, pid))
+    }
+
+    /// One message there and back.
+    async fn exchange(&self, socket: &mut Socket, said: String, pid: Option<u32>) -> Result<(), Lost> {
+        let lost = |what: String| Lost::new(pid, what);
+        socket.send(Message::text(said.clone())).await.map_err(|e| lost(e.to_string()))?;
+        match socket.next().await {
+            Some(Ok(Message::Text(heard))) if heard.as_str() == said => {}
+            Some(Ok(Message::Close(frame))) => return Err(lost(format!("closed: {frame:?}"))),
+            Some(Ok(other)) => self.ledger.wrong(format!("heard {other:?} for {said:?}")),
+            Some(Err(error)) => return Err(lost(error.to_string())),
+            None => return Err(lost("the WebSocket ends".to_owned())),
+        }
+        Ok(())
+    }
+
     /// Some messages there and back.
     async fn socket(&mut self, id: &str) -> Result<(), Lost> {
-        let stream = TcpStream::connect(self.address).await.map_err(|e| Lost::new(None, e))?;
-        let opened = tokio_tungstenite::client_async("ws://app/ws", stream).await;
-        let (mut socket, response) = opened.map_err(|e| Lost::new(None, format!("no WebSocket: {e}")))?;
-        let pid = response.headers().get("x-pid").and_then(|v| v.to_str().ok()?.parse().ok());
-        let lost = |what: String| Lost::new(pid, what);
+        let (mut socket, pid) = self.connect_socket().await?;
         for number in 0..self.random.usize(1..30) {
             let said = format!("{id} {number} {}", "x".repeat(self.random.usize(..5000)));
-            socket.send(Message::text(said.clone())).await.map_err(|e| lost(e.to_string()))?;
-            match socket.next().await {
-                Some(Ok(Message::Text(heard))) if heard.as_str() == said => {}
-                Some(Ok(Message::Close(frame))) => return Err(lost(format!("closed: {frame:?}"))),
-                Some(Ok(other)) => self.ledger.wrong(format!("{id} heard {other:?} for {said:?}")),
-                Some(Err(error)) => return Err(lost(error.to_string())),
-                None => return Err(lost("the WebSocket ends".to_owned())),
-            }
+            self.exchange(&mut socket, said, pid).await?;
             tokio::time::sleep(Duration::from_millis(self.random.u64(..PAUSE_MS))).await;
         }
-        socket.close(None).await.map_err(|e| lost(e.to_string()))
+        socket.close(None).await.map_err(|e| Lost::new(pid, e))
     }
+
+    /// Messages there and back on one WebSocket, until told to stop.
+    async fn open(&mut self, id: &str) -> Result<(), Lost> {
+        let (mut socket, pid) = within(self.connect_socket()).await?;
+        for number in 0_u64.. {
+            if self.stop.load(Relaxed) {
+                break;
+            }
+            let sent = Instant::now();
+            within(self.exchange(&mut socket, format!("{id} {number}"), pid)).await?;
+            self.ledger.waited(sent, Duration::ZERO);
+            self.ledger.answered(Kind::Open, id);
+            tokio::time::sleep(Duration::from_millis(self.random.u64(..5 * PAUSE_MS))).await;
+        }
+        within(async { socket.close(None).await.map_err(|e| Lost::new(pid, e)) }).await
+    }
+}
+
+/// What does not come to an end in time hangs.
+async fn within<T>(asking: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
+    tokio::time::timeout(HANGS, asking).await.unwrap_or_else(|_| Err(Lost::new(None, "it hangs")))
 }
 
 /// A body as far as it comes, and how it ends.

@@ -28,6 +28,8 @@ frontend public
     option forwardfor
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
     http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Request-Id %[uuid()]
+    http-request set-header X-Request-Start t=%[date(0,ms)]
     http-response set-header x-version %[be_name]
     {rules}
 backend first

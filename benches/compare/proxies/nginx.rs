@@ -40,6 +40,8 @@ http {{
             proxy_set_header X-Forwarded-For $remote_addr;
             proxy_set_header X-Forwarded-Host $http_host;
             proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Request-Id $request_id;
+            proxy_set_header X-Request-Start \"t=$msec\";
             add_header x-version $chosen;
         }}
     }}

@@ -7,6 +7,9 @@
 pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod http2;
+pub(super) mod isolation;
+mod launch;
+pub(super) mod keep;
 pub(super) mod limits;
 pub(super) mod streams;
 
@@ -59,7 +62,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 18] = [
+pub(super) const ALL: [&Section; 25] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -75,9 +78,16 @@ pub(super) const ALL: [&Section; 18] = [
     &QUEUE,
     &BODIES,
     &COMPRESS,
+    &keep::KEEP,
+    &keep::HOOKS,
+    &keep::HOOK,
     &RUN,
+    &keep::WORKERS,
     &READY,
     &STOP,
+    &isolation::ISOLATION,
+    &isolation::RLIMITS,
+    &isolation::CGROUP,
 ];
 
 const fn key(
@@ -274,14 +284,17 @@ pub(super) const RUN: Section = Section {
             "{NODE_ENV: production}",
             "Environment variables added to switchman's own. Values are taken as they are written.",
         ),
-        key("workers", "1 to 1000", Value("1"), "2", "Workers of a version."),
+        keep::WORKERS_KEY,
         key(
             "upstream",
-            "`port` or `unix`",
+            "`port`, `unix` or `inherit`",
             Value("port"),
             "unix",
             "What a worker listens on. `port`: a port on 127.0.0.1, in `PORT`. `unix`: a unix socket, whose path is in \
-             `SOCKET`; it saves the kernel's TCP work. `PORT` is then not set, and `$1` is the path.",
+             `SOCKET`; it saves the kernel's TCP work. `PORT` is then not set, and `$1` is the path. `inherit`: \
+             switchman opens the port itself and hands it over as systemd does: file descriptor 3, `LISTEN_FDS=1`, \
+             `LISTEN_PID`, `LISTEN_FDNAMES=http`. Nobody else can take it, and it stays open while a worker that \
+             ended is started again. Under a shell, begin the server with `exec`.",
         ),
         key(
             "protocol",
@@ -299,10 +312,12 @@ pub(super) const RUN: Section = Section {
 pub(super) const READY: Section = Section {
     title: "Readiness",
     path: "services.NAME.ready",
-    doc: "How a worker shows that it is ready: one of `http`, `tcp` and `after`.",
+    doc: "How a worker shows that it is ready: one of `http`, `tcp`, `notify`, `command` and `after`.",
     keys: &[
         key("http", "path", Words("none"), "/healthz", "A GET of this path must answer 2xx or 3xx."),
         key("tcp", "`true`", Value("true"), "true", "A connection to its port or socket must be accepted."),
+        launch::NOTIFY,
+        launch::COMMAND,
         key("after", "duration", Words("none"), "5s", "It must have run for this long. Nothing is asked."),
         key("interval", "duration, from 10ms", Value("200ms"), "1s", "Time between two checks."),
         key("timeout", "duration, from 10ms", Value("5s"), "2s", "The longest one check may take."),

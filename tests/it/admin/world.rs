@@ -192,6 +192,7 @@ pub(crate) fn service(folder: &Path, name: &ServiceName) -> config::Service {
         promote: config::Promote::Manual,
         rules: RulesAt::File(folder.join("rules.yaml")),
         delivery: Arc::default(),
+        upkeep: config::Upkeep::default(),
         run,
     }
 }

@@ -1,6 +1,7 @@
 //! The main job, end to end: the real program as a process, with a real rsync, real workers, real requests.
 
 mod applications;
+mod apps;
 mod bad_input;
 mod browser;
 mod demo;

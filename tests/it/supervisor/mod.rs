@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchman::config::{Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop};
+use switchman::config::{Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop, Upkeep};
 use switchman::deploy::{ChangeKind, VersionChange};
 use switchman::hint::Problems;
 use switchman::registry::{self, Address, Registry};
@@ -105,6 +105,7 @@ impl World {
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
+            upkeep: Upkeep::default(),
             run: spec.clone(),
         };
         let app = ServiceName::from(APP);

@@ -1,5 +1,7 @@
 //! How a worker's process is started, and in words: why it could not be, and how it ended.
 
+pub(crate) mod cgroup;
+
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
