@@ -58,7 +58,8 @@ const ONLY: [(&str, &[&str], &str); 6] = [
         &[
             "supervisor::worker",
             "supervisor::launch",
-            "cli::demo", // switchman itself, and rsync: what a person would type
+            "supervisor::main_process", // waits for one that `worker` has started
+            "cli::demo",                // switchman itself, and rsync: what a person would type
         ],
         "only the supervisor starts processes",
     ),
@@ -74,6 +75,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "rules::source::history", // kept on disk and in etcd
             "rules::source::file",    // kept on disk
             "supervisor::memory",     // kept on disk
+            "supervisor::record",     // kept on disk
         ],
         "only admin::types is serialised outward; what is kept on disk is listed in tests/tidy.rs",
     ),

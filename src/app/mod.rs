@@ -43,6 +43,8 @@ use services::Services;
 
 /// Changes that the watchers may be ahead of the supervisor.
 const CHANGES_AHEAD: usize = 1024;
+/// How long requests may wait for workers that an earlier switchman has left.
+const RETURN_MAX: Duration = Duration::from_secs(3);
 /// Between two samples of the traffic counters.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -165,7 +167,7 @@ impl App {
             pending().await
         };
         let run = async {
-            let (mut running, orders) = self.start()?;
+            let (mut running, orders) = self.start().await?;
             systemd::ready("serving");
             running.serve(orders, &stop).await;
             systemd::stopping();
@@ -178,7 +180,7 @@ impl App {
         }
     }
 
-    fn start(self) -> Result<(Running, mpsc::Receiver<Order>), BuildError> {
+    async fn start(self) -> Result<(Running, mpsc::Receiver<Order>), BuildError> {
         let Self {
             config,
             listeners,
@@ -202,13 +204,19 @@ impl App {
             services: config.services.clone(),
             threads: config.threads,
             state: config.state.clone(),
+            alone: CancellationToken::new(),
         };
+        settings.alone.cancel();
         let (supervisor, supervising) = supervisor::spawn(settings, writer, changed, live.clone());
         tokio::spawn(promoter::run(live.clone(), services.policies()));
         tokio::spawn(sample(live.clone()));
 
         if let Err(error) = proxy::raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is, and with it that of connections");
+        }
+        // Who asks while workers of an earlier switchman come back waits in the listeners' queues.
+        if tokio::time::timeout(RETURN_MAX, supervisor.returned()).await.is_err() {
+            tracing::warn!("workers of an earlier switchman are not ready again after {RETURN_MAX:?}");
         }
         let proxy = proxy::start(listeners, &live, &config.limits, &front::pages(&config))?;
         systemd::store(&public);

@@ -14,19 +14,24 @@
 pub mod command;
 pub mod output;
 
+mod adopt;
 mod answer;
 mod configure;
 mod effects;
+mod fingerprint;
 mod folder;
 mod health;
 mod launch;
 mod leftover;
 mod lifecycle;
+mod main_process;
 mod managed;
 mod memory;
+mod pipes;
 mod place;
 mod port;
 mod readiness;
+mod record;
 mod reports;
 mod socket;
 mod tree;
@@ -39,14 +44,16 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
-use command::{Command, SupervisorHandle};
+use adopt::Succession;
+use command::{Command, How, SupervisorHandle};
 use configure::Configure;
 use lifecycle::ProcessId;
 use managed::Managed;
@@ -64,7 +71,7 @@ const EVENTS_WAITING: usize = 1_024;
 /// Commands that may wait.
 const COMMANDS_WAITING: usize = 64;
 /// How often ended orphans that nobody waits for are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(5);
+const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the supervisor needs to know.
 #[derive(Debug)]
@@ -75,6 +82,9 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
+    /// upgrade.
+    pub alone: CancellationToken,
 }
 
 /// Everything that the supervisor reacts to.
@@ -92,8 +102,8 @@ enum Event {
     Routing,
     /// The configuration has changed.
     Configure(Configure),
-    /// switchman ends.
-    Shutdown(Option<oneshot::Sender<()>>),
+    /// switchman ends, and its workers do or do not. Without a sender nobody could ever end it.
+    End(How, Option<oneshot::Sender<()>>),
 }
 
 /// One version of one service.
@@ -129,6 +139,9 @@ struct Supervisor {
     places: Places,
     logs: LogStore,
     turns: Arc<Semaphore>,
+    succession: Succession,
+    /// The tasks of processes.
+    tasks: TaskTracker,
     last_serial: u64,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
@@ -141,7 +154,7 @@ struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
     commands: mpsc::Receiver<Command>,
     configure: mpsc::Receiver<Configure>,
-    shutdown: mpsc::Receiver<oneshot::Sender<()>>,
+    ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
@@ -149,8 +162,9 @@ struct Inbox {
 }
 
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
-/// says which versions carry traffic. The task ends after [`SupervisorHandle::shutdown`], or when every handle is
-/// gone; either way every process has ended by then. Call within a tokio runtime.
+/// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
+/// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
+/// [`SupervisorHandle::leave`] it ends and the processes go on. Call within a tokio runtime.
 pub fn spawn(
     settings: Settings,
     registry: Registry,
@@ -179,8 +193,9 @@ pub fn spawn(
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
     let (configure_in, configure) = mpsc::channel(1);
-    let (shutdown_in, shutdown) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, configure, shutdown, open: true, events, routing: live.watch() };
+    let (ends_in, ends) = mpsc::channel(1);
+    let inbox = Inbox { changes, commands, configure, ends, open: true, events, routing: live.watch() };
+    let (succession, returned) = Succession::new();
     let supervisor = Supervisor {
         settings,
         services,
@@ -189,12 +204,14 @@ pub fn spawn(
         places,
         logs: logs.clone(),
         turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        succession,
+        tasks: TaskTracker::new(),
         last_serial: 0,
         events: events_in,
         ending: None,
     };
     let handle =
-        SupervisorHandle { commands: commands_in, configure: configure_in, shutdown: shutdown_in, logs };
+        SupervisorHandle { commands: commands_in, configure: configure_in, ends: ends_in, returned, logs };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -204,9 +221,9 @@ impl Inbox {
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => event,
-            asked = self.shutdown.recv(), if self.open => {
+            asked = self.ends.recv(), if self.open => {
                 self.open = asked.is_some();
-                Event::Shutdown(asked)
+                asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
             Some(configure) = self.configure.recv() => Event::Configure(configure),
             Some(change) = self.changes.recv() => Event::Change(change),
@@ -219,18 +236,27 @@ impl Inbox {
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
-        leftover::end(self.settings.state.join(RUN_FOLDER)).await;
-        loop {
-            let event = inbox.next().await;
-            self.handle(event);
+        self.adopt().await;
+        let waiting: Vec<_> = loop {
+            match inbox.next().await {
+                Event::End(How::Leave, done) => {
+                    self.succession.leaving.cancel();
+                    break self.ending.take().unwrap_or_default().into_iter().chain(done).collect();
+                }
+                event => self.handle(event),
+            }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
-                for done in waiting {
-                    // Who no longer waits need not know.
-                    let _ = done.send(());
-                }
-                return;
+                break waiting;
             }
+        };
+        // Nobody hears what the last tasks report.
+        drop(inbox);
+        self.tasks.close();
+        self.tasks.wait().await;
+        for done in waiting {
+            // Who no longer waits need not know.
+            let _ = done.send(());
         }
     }
 
@@ -247,9 +273,13 @@ impl Supervisor {
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
-            Event::Routing => self.retire_what_lost_its_folder(),
-            Event::Shutdown(done) => {
+            Event::Routing => {
+                self.note_returned();
+                self.retire_what_lost_its_folder();
+            }
+            Event::End(_, done) => {
                 self.ending.get_or_insert_default().extend(done);
+                self.succession.ending.cancel();
                 for key in self.keys() {
                     self.step(&key, lifecycle::Event::Shutdown);
                 }
@@ -300,6 +330,12 @@ impl Supervisor {
         live.service(key.service.as_str()).is_some_and(|service| service.carries_traffic(&key.version))
     }
 
+    /// Whether routing knows of this version.
+    fn is_routed(&self, key: &Key) -> bool {
+        let live = self.live.load();
+        live.service(key.service.as_str()).is_some_and(|s| s.registry.versions.contains_key(&key.version))
+    }
+
     fn keys(&self) -> Vec<Key> {
         let of = |(name, service): (&ServiceName, &Service)| {
             let name = name.clone();
@@ -317,6 +353,9 @@ async fn reap() {
     loop {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
-        zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        if tree::has_zombies() {
+            zombies =
+                tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        }
     }
 }

@@ -67,6 +67,7 @@ impl World {
             services: configured.iter().map(|n| (n.clone(), service(folder.path(), n))).collect(),
             threads: 1,
             state: state.clone(),
+            alone: CancellationToken::new(),
         };
         let (changes, changed) = mpsc::channel(16);
         let (supervisor, _) = supervisor::spawn(settings, supervised, changed, live.clone());

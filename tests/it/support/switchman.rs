@@ -28,6 +28,8 @@ pub(crate) struct Switchman {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     process: Child,
+    /// What it is started under.
+    within: Vec<String>,
 }
 
 /// What a test wants other than the usual.
@@ -39,6 +41,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) service: &'a str,
     /// The rule document at the start; none: no `rules:` line.
     pub(crate) rules: Option<&'a str>,
+    /// A command that switchman is started by, as in `unshare --pid`; none: as it is.
+    pub(crate) within: &'a [&'a str],
 }
 
 impl Switchman {
@@ -71,17 +75,33 @@ impl Switchman {
             setup.top, setup.service
         );
         std::fs::write(folder.path().join("switchman.yaml"), config).unwrap();
-        let process = spawn(folder.path());
-        let mut switchman = Self { folder, address, admin, process };
+        let within: Vec<String> = setup.within.iter().map(|word| (*word).to_owned()).collect();
+        let process = spawn(folder.path(), &within);
+        let mut switchman = Self { folder, address, admin, process, within };
         switchman.wait_ready().await;
         switchman
     }
 
     /// kill -9, then a new process on the same folder.
     pub(crate) async fn kill_and_start(&mut self) {
+        self.kill().await;
+        self.start_again().await;
+    }
+
+    /// kill -9.
+    pub(crate) async fn kill(&mut self) {
         self.process.kill().await.unwrap();
-        self.process = spawn(self.folder.path());
+    }
+
+    /// A new process on the same folder, after the end of the one before.
+    pub(crate) async fn start_again(&mut self) {
+        self.start_without_waiting();
         self.wait_ready().await;
+    }
+
+    /// Likewise, and it may do anything yet.
+    pub(crate) fn start_without_waiting(&mut self) {
+        self.process = spawn(self.folder.path(), &self.within);
     }
 
     /// TERM if it still runs, then a new process on the same folder.
@@ -89,7 +109,7 @@ impl Switchman {
         if self.process.id().is_some() {
             self.terminate().await;
         }
-        self.process = spawn(self.folder.path());
+        self.process = spawn(self.folder.path(), &self.within);
         self.wait_ready().await;
     }
 
@@ -224,11 +244,12 @@ pub(crate) async fn command(folder: &Path, args: &[&str]) -> Output {
     Command::new(PROGRAM).args(words).current_dir(folder).stdin(Stdio::null()).output().await.unwrap()
 }
 
-fn spawn(folder: &Path) -> Child {
+fn spawn(folder: &Path, within: &[String]) -> Child {
     let log =
         std::fs::OpenOptions::new().create(true).append(true).open(folder.join("switchman.log")).unwrap();
-    Command::new(PROGRAM)
-        .args(["serve", "--config", "switchman.yaml"])
+    let mut words = within.iter().map(String::as_str).chain([PROGRAM, "serve", "--config", "switchman.yaml"]);
+    Command::new(words.next().unwrap())
+        .args(words)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
