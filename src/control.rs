@@ -2,12 +2,17 @@
 //! to a new binary. [`crate::app`] does it; the admin API and signals ask.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::hint::Problems;
 use crate::version::{ServiceName, VersionId};
 
+/// How long each half of an upgrade may take, where nobody says.
+pub const UPGRADE_WITHIN: Duration = Duration::from_secs(30);
 /// Orders that may wait: they are carried out one after the other.
 const ORDERS_WAITING: usize = 8;
 
@@ -20,6 +25,8 @@ pub enum Order {
     Upgrade {
         /// Which one; none: the one that this process was started from, as it is now.
         binary: Option<PathBuf>,
+        /// How long each half of it may take: until the new process has built everything, and until it serves.
+        within: Duration,
         /// Gets the answer once the new process has taken over, or has failed to.
         reply: oneshot::Sender<Result<Upgraded, NotDone>>,
     },
@@ -106,12 +113,13 @@ impl NotDone {
 #[derive(Debug, Clone)]
 pub struct ControlHandle {
     orders: mpsc::Sender<Order>,
+    gives_way: Arc<AtomicBool>,
 }
 
 /// A handle, and where its orders arrive.
 pub fn channel() -> (ControlHandle, mpsc::Receiver<Order>) {
     let (orders, asked) = mpsc::channel(ORDERS_WAITING);
-    (ControlHandle { orders }, asked)
+    (ControlHandle { orders, gives_way: Arc::default() }, asked)
 }
 
 impl ControlHandle {
@@ -125,13 +133,23 @@ impl ControlHandle {
         answer.await.map_err(|_| NotDone::gone())?
     }
 
+    /// Whether a new process is taking over: what is changed here now, it might not see.
+    pub fn gives_way(&self) -> bool {
+        self.gives_way.load(Relaxed)
+    }
+
+    /// Begins that, or ends it.
+    pub fn give_way(&self, gives_way: bool) {
+        self.gives_way.store(gives_way, Relaxed);
+    }
+
     /// Has a new binary take over.
     ///
     /// # Errors
     /// It did not start, refused its configuration or did not become ready in time. Nothing has changed then.
-    pub async fn upgrade(&self, binary: Option<PathBuf>) -> Result<Upgraded, NotDone> {
+    pub async fn upgrade(&self, binary: Option<PathBuf>, within: Duration) -> Result<Upgraded, NotDone> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Upgrade { binary, reply }).await.map_err(|_| NotDone::gone())?;
+        self.orders.send(Order::Upgrade { binary, within, reply }).await.map_err(|_| NotDone::gone())?;
         answer.await.map_err(|_| NotDone::gone())?
     }
 }

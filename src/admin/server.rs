@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::auth::{self, Access};
 use crate::admin::{AdminState, api, problem};
 use crate::config::{self, Secret};
+use crate::control::ControlHandle;
 use crate::handover::sockets::{Sockets, Unix};
 
 /// How long requests may go on after the end was announced; followed logs never end by themselves.
@@ -201,7 +202,7 @@ async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), BindErro
 pub fn serve(bound: Bound, state: AdminState, cancel: CancellationToken) -> JoinHandle<SocketFile> {
     tokio::spawn(async move {
         let Bound { tcp, unix, file, .. } = bound;
-        let router = |access| guarded(api::router(state.clone()), access, state.token.clone());
+        let router = |access| guarded(api::router(state.clone()), access, &state);
         let socket = async {
             axum::serve(unix, router(Access::Socket))
                 .with_graceful_shutdown(cancel.clone().cancelled_owned())
@@ -230,24 +231,33 @@ pub fn serve(bound: Bound, state: AdminState, cancel: CancellationToken) -> Join
 }
 
 /// The router behind the guard of one listener, every error in our form.
-fn guarded(router: Router, access: Access, token: Secret) -> Router {
-    router.layer(from_fn(problem::as_problem)).layer(from_fn_with_state((access, token), guard))
+fn guarded(router: Router, access: Access, state: &AdminState) -> Router {
+    let known = (access, state.token.clone(), state.control.clone());
+    router.layer(from_fn(problem::as_problem)).layer(from_fn_with_state(known, guard))
+}
+
+/// No change may fall between two processes.
+fn gives_way() -> problem::ApiError {
+    problem::ApiError::new(problem::Kind::Refused, "a new process of switchman is taking over")
+        .hint("it is there in a few seconds: try again")
 }
 
 /// Lets in what [`auth::check`] allows, and leaves a line in the log for every change.
 async fn guard(
-    State((access, token)): State<(Access, Secret)>,
+    State((access, token, control)): State<(Access, Secret, ControlHandle)>,
     mut request: Request,
     next: Next,
 ) -> Response {
     request.extensions_mut().insert(access);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let reading = auth::is_reading(&method, &path);
     let response = match auth::check(access, &token, &method, &path, request.headers()) {
+        Ok(()) if !reading && control.gives_way() => gives_way().into_response(),
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
     let status = response.status().as_u16();
-    if auth::is_reading(&method, &path) {
+    if reading {
         tracing::debug!(%method, path, status, ?access, "admin request");
     } else {
         tracing::info!(%method, path, status, ?access, "admin change");

@@ -287,6 +287,9 @@ pub struct Upgrade {
     /// The new binary; none: the one that the running process was started from.
     #[serde(default)]
     pub binary: Option<PathBuf>,
+    /// How long each half may take: until the new process has built everything, and until it serves.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
 }
 
 /// The answer of `POST /upgrade`.

@@ -9,7 +9,9 @@
 
 mod front;
 mod reload;
+mod running;
 mod services;
+mod upgrade;
 
 use std::future::{Future, pending};
 use std::io;
@@ -19,26 +21,29 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
+use tokio::time::timeout;
 use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, AdminState};
 use crate::certificates::PairError;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Secret, state_moved};
 use crate::control::{self, ControlHandle, Order};
 use crate::handover::sockets::Sockets;
+use crate::handover::{Inheritance, NoPredecessor, Predecessor};
+use crate::hint::Problem;
 use crate::promoter;
-use crate::proxy::{self, Listeners, ProxyHandle};
-use crate::registry::{self, Registry};
+use crate::proxy::{self, Listeners};
+use crate::registry::Registry;
 use crate::routing::{self, Live};
 use crate::rules::source;
 use crate::state_lock::{StateError, StateLock};
 use crate::supervisor;
-use crate::supervisor::command::SupervisorHandle;
 use crate::systemd;
 use front::Certificates;
+use running::{Next, Running};
 use services::Services;
 
 /// Changes that the watchers may be ahead of the supervisor.
@@ -66,6 +71,12 @@ pub enum BuildError {
     /// A certificate or its key.
     #[error(transparent)]
     Certificate(#[from] PairError),
+    /// The state folder is not where the workers are recorded.
+    #[error("{}", .0.message)]
+    Moved(Problem),
+    /// The process that this one follows.
+    #[error(transparent)]
+    Predecessor(#[from] NoPredecessor),
     /// The randomness that TLS needs.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -89,6 +100,8 @@ impl BuildError {
             Self::Admin(error) => error.hint(),
             Self::Token(error) => error.hint(),
             Self::Certificate(error) => error.hint.clone(),
+            Self::Moved(problem) => problem.hint.clone().unwrap_or_default(),
+            Self::Predecessor(_) => "look at the log of the old process".to_owned(),
             Self::Tls(_) => {
                 "look at the machine's entropy: cat /proc/sys/kernel/random/entropy_avail".to_owned()
             }
@@ -98,6 +111,15 @@ impl BuildError {
             }
         }
     }
+}
+
+/// What is there already when switchman starts.
+#[derive(Debug)]
+pub enum Given {
+    /// Sockets that systemd holds, or none.
+    Activated(Sockets),
+    /// What the process leaves that this one follows.
+    Handed(Predecessor, Inheritance),
 }
 
 /// A switchman whose sockets are bound and that does not run yet.
@@ -113,13 +135,23 @@ pub struct App {
     state: StateLock,
     control: ControlHandle,
     orders: mpsc::Receiver<Order>,
+    /// Whom this process follows.
+    predecessor: Option<Predecessor>,
 }
 
 impl App {
-    /// Takes the state folder and binds every socket that is not among `given`, so that errors come before anything is
-    /// started.
-    pub async fn build(config: Config, mut given: Sockets) -> Result<Self, BuildError> {
-        let state = StateLock::take(&config.state)?;
+    /// Takes the state folder and binds every socket, so that errors come before anything is started. What another
+    /// process or systemd holds already is taken from there.
+    pub async fn build(config: Config, given: Given) -> Result<Self, BuildError> {
+        let (state, mut given, predecessor) = match given {
+            Given::Activated(sockets) => (StateLock::take(&config.state)?, sockets, None),
+            Given::Handed(_, left) if left.state != config.state => {
+                return Err(BuildError::Moved(state_moved(&left.state, &config.state)));
+            }
+            Given::Handed(predecessor, left) => {
+                (StateLock::inherit(left.lock), left.sockets, Some(predecessor))
+            }
+        };
         let token = admin::auth::token(&config.state)?;
         let certificates = Certificates::of(&config, None)?;
         let front = front::front(&config, certificates.as_ref());
@@ -140,6 +172,7 @@ impl App {
             state,
             control,
             orders,
+            predecessor,
         })
     }
 
@@ -158,7 +191,7 @@ impl App {
         self.control.clone()
     }
 
-    /// Runs until `shutdown` ends, then drains.
+    /// Runs until `shutdown` ends or a new process has taken over, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), BuildError> {
         let stop = CancellationToken::new();
         let stopped = async {
@@ -169,9 +202,10 @@ impl App {
         let run = async {
             let (mut running, orders) = self.start().await?;
             systemd::ready("serving");
-            running.serve(orders, &stop).await;
-            systemd::stopping();
-            running.end().await;
+            match running.serve(orders, &stop).await {
+                Next::Stop => running.end().await,
+                Next::GiveWay(heir) => running.give_way(heir).await,
+            }
             Ok(())
         };
         tokio::select! {
@@ -181,44 +215,54 @@ impl App {
     }
 
     async fn start(self) -> Result<(Running, mpsc::Receiver<Order>), BuildError> {
-        let Self {
-            config,
-            listeners,
-            certificates,
-            admin,
-            public,
-            admin_sockets,
-            token,
-            state,
-            control,
-            orders,
-        } = self;
+        let Self { config, listeners, certificates, admin, public, admin_sockets, .. } = self;
+        let Self { token, mut state, control, orders, predecessor, .. } = self;
+        if let Some(predecessor) = &predecessor {
+            // What can fail without the workers has not.
+            predecessor.built().await?;
+        }
         let live = Live::new();
         let (writer, registry) = Registry::new();
         let (changes, changed) = mpsc::channel(CHANGES_AHEAD);
         let mut services = Services::new(&config, changes);
         let sources = services.open(&config.services)?;
-        services.set(&config.services, sources);
         tokio::spawn(routing::run(live.clone(), registry.clone(), services.joined()));
+        let alone = CancellationToken::new();
         let settings = supervisor::Settings {
             services: config.services.clone(),
             threads: config.threads,
             state: config.state.clone(),
-            alone: CancellationToken::new(),
+            alone: alone.clone(),
         };
-        settings.alone.cancel();
         let (supervisor, supervising) = supervisor::spawn(settings, writer, changed, live.clone());
+        services.set(&config.services, sources);
         tokio::spawn(promoter::run(live.clone(), services.policies()));
         tokio::spawn(sample(live.clone()));
 
         if let Err(error) = proxy::raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is, and with it that of connections");
         }
-        // Who asks while workers of an earlier switchman come back waits in the listeners' queues.
-        if tokio::time::timeout(RETURN_MAX, supervisor.returned()).await.is_err() {
+        if predecessor.is_some() {
+            // It serves meanwhile, and says how long this may take.
+            supervisor.returned().await;
+        } else if timeout(RETURN_MAX, supervisor.returned()).await.is_err() {
+            // Who asks meanwhile waits in the listeners' queues.
             tracing::warn!("workers of an earlier switchman are not ready again after {RETURN_MAX:?}");
         }
         let proxy = proxy::start(listeners, &live, &config.limits, &front::pages(&config))?;
+        match predecessor {
+            None => alone.cancel(),
+            Some(predecessor) => {
+                predecessor.ready(serving(&live)).await;
+                if let Err(error) = state.sign() {
+                    tracing::warn!(%error, "the lock of the state folder still names the old process");
+                }
+                tokio::spawn(async move {
+                    predecessor.ended().await;
+                    alone.cancel();
+                });
+            }
+        }
         systemd::store(&public);
         systemd::store(&admin_sockets);
         let (listening, is_listening) = watch::channel(true);
@@ -227,7 +271,7 @@ impl App {
             live,
             supervisor: supervisor.clone(),
             sources: services.sources(),
-            control,
+            control: control.clone(),
             token,
             listening: is_listening,
         };
@@ -246,83 +290,19 @@ impl App {
             listening,
             admin,
             admin_end,
-            _watchdog: AbortOnDropHandle::new(tokio::spawn(systemd::keep_alive())),
-            _state: state,
+            control,
+            state,
+            watchdog: AbortOnDropHandle::new(tokio::spawn(systemd::keep_alive())),
         };
         Ok((running, orders))
     }
 }
 
-/// A switchman that runs.
-struct Running {
-    config: Config,
-    services: Services,
-    registry: watch::Receiver<Arc<registry::Snapshot>>,
-    supervisor: SupervisorHandle,
-    supervising: JoinHandle<()>,
-    proxy: ProxyHandle,
-    certificates: Option<Certificates>,
-    /// The public sockets once more.
-    public: Sockets,
-    admin_sockets: Sockets,
-    listening: watch::Sender<bool>,
-    admin: JoinHandle<admin::SocketFile>,
-    admin_end: CancellationToken,
-    _watchdog: AbortOnDropHandle<()>,
-    _state: StateLock,
-}
-
-impl Running {
-    /// Carries out orders, one after the other, until it is to stop.
-    async fn serve(&mut self, mut orders: mpsc::Receiver<Order>, stop: &CancellationToken) {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                Some(order) = orders.recv() => self.carry_out(order).await,
-                Ok(()) = self.registry.changed(), if self.services.any_ending() => {
-                    let registry = self.registry.borrow_and_update().clone();
-                    self.services.forget_ended(&registry);
-                }
-            }
-        }
-    }
-
-    async fn carry_out(&mut self, order: Order) {
-        // Who asked may have gone away.
-        match order {
-            Order::Reload(reply) => {
-                systemd::reloading();
-                let done = self.reload().await;
-                systemd::ready("serving");
-                let _ = reply.send(done);
-            }
-            Order::Upgrade { reply, .. } => {
-                let _ = reply.send(Err(control::NotDone::refused("not yet", "soon")));
-            }
-        }
-    }
-
-    /// Inputs stop, requests end, workers stop, admin last.
-    async fn end(self) {
-        let drain = self.config.drain;
-        tracing::info!(deadline = ?drain, "draining: no new connections, running requests end");
-        self.listening.send_replace(false);
-        drop((self.public, self.admin_sockets));
-        let ((), drained) = tokio::join!(self.services.end(), self.proxy.drain(drain));
-        told_of_cut(drained);
-        self.supervisor.shutdown().await;
-        ended("the supervisor", self.supervising.await);
-        self.admin_end.cancel();
-        ended("the admin server", self.admin.await);
-        tracing::info!("ended");
-    }
-}
-
-fn told_of_cut(drained: proxy::Drained) {
-    if drained.cut > 0 {
-        tracing::warn!(connections = drained.cut, "cut at the deadline: their requests had not ended");
-    }
+/// Versions that take requests.
+fn serving(live: &Live) -> usize {
+    let routing = live.load();
+    let versions = routing.services.iter().flat_map(|service| service.registry.versions.values());
+    versions.filter(|version| !version.ready.is_empty()).count()
 }
 
 fn ended<T>(what: &str, how: Result<T, JoinError>) {

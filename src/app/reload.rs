@@ -8,7 +8,8 @@
 //! ```
 
 use super::front::{self, Certificates};
-use super::{BuildError, Running};
+use super::BuildError;
+use super::running::Running;
 use crate::config::{self, Config};
 use crate::control::{NotDone, Reloaded};
 use crate::hint::Problems;

@@ -7,12 +7,13 @@ use http::Method;
 
 use crate::admin::client::{Answer, Call};
 use crate::admin::types;
+use crate::cli::act;
 use crate::cli::connect::Reach;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 
-/// How long an upgrade may take until it is known how it went: both of its deadlines, and a little more.
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(150);
+/// What an upgrade may take beyond its two deadlines: to end a new process that failed, and to take workers back.
+const FAILING_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ReloadArgs {
@@ -25,6 +26,9 @@ pub(super) struct UpgradeArgs {
     /// The new binary; else the file that the running one was started from, as it is now
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// How long the new process may take to build everything, and again until it serves
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = act::duration)]
+    timeout: Duration,
     #[command(flatten)]
     reach: Reach,
 }
@@ -52,9 +56,11 @@ pub(super) async fn upgrade(args: UpgradeArgs) -> Result<(), Failure> {
     // The running one has another working directory.
     let binary = args.binary.map(std::path::absolute).transpose();
     let binary = binary.map_err(|error| Failure::usage(format!("--binary leads nowhere: {error}")))?;
-    let body = serde_json::to_vec(&types::Upgrade { binary })
+    let timeout_ms = u64::try_from(args.timeout.as_millis()).ok();
+    let body = serde_json::to_vec(&types::Upgrade { binary, timeout_ms })
         .map_err(|error| Failure::usage(format!("--binary cannot be sent: {error}")))?;
-    let call = Call::new(Method::POST, &["upgrade"]).within(UPGRADE_TIMEOUT).body(body);
+    let within = args.timeout * 2 + FAILING_MAX;
+    let call = Call::new(Method::POST, &["upgrade"]).within(within).body(body);
     let answer: Answer = client.send(call).await?;
     let types::Upgraded { pid, old_pid, binary, versions } = answer.json()?;
     output::note(&format!(

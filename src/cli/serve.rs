@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app::{App, BuildError};
+use crate::app::{App, BuildError, Given};
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::signals::{self, Signals};
 use crate::config::{self, Config};
+use crate::handover::Predecessor;
 use crate::hint::Problems;
 use crate::systemd;
 
@@ -46,7 +47,10 @@ pub async fn run(args: ServeArgs) -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), Failure> {
-    let given = systemd::sockets();
+    let given = match Predecessor::meet().await.map_err(|e| Failure::failed(e.to_string()))? {
+        Some((predecessor, left)) => Given::Handed(predecessor, left),
+        None => Given::Activated(systemd::sockets()),
+    };
     let (config, warnings) = match &args.root {
         None => config::load(&config::find(args.config.as_deref())?)?,
         Some(root) => {

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::cli::failure::Failure;
-use crate::control::{ControlHandle, NotDone};
+use crate::control::{ControlHandle, NotDone, UPGRADE_WITHIN};
 
 /// TERM and INT, as one. Each one that is made sees every signal from then on.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(super) fn follow(control: &ControlHandle) -> Result<JoinSet<()>, Failure> {
     let asked = control.clone();
     tasks.spawn(async move {
         while usr2.recv().await.is_some() {
-            if let Err(not_done) = asked.upgrade(None).await {
+            if let Err(not_done) = asked.upgrade(None, UPGRADE_WITHIN).await {
                 tell("USR2", &not_done);
             }
         }

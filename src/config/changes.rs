@@ -1,5 +1,7 @@
 //! Which keys of a file have other values than before: what a reload tells a person.
 
+use std::path::Path;
+
 use super::Config;
 use crate::hint::{Problem, Problems};
 use crate::yaml::{self, Node};
@@ -63,14 +65,14 @@ pub fn fixed(old: &Config, new: &Config) -> Problems {
     };
     let mut problems: Vec<Problem> = keys.iter().filter(|(_, is)| *is).map(|(key, _)| problem(key)).collect();
     if old.state != new.state {
-        problems.push(state_moved(old, new));
+        problems.push(state_moved(&old.state, &new.state));
     }
     Problems(problems)
 }
 
 /// Workers are recorded in the state folder: who does not know it cannot take them over.
-pub fn state_moved(old: &Config, new: &Config) -> Problem {
-    let (from, to) = (old.state.display(), new.state.display());
+pub fn state_moved(from: &Path, to: &Path) -> Problem {
+    let (from, to) = (from.display(), to.display());
     Problem::error("state", format!("`state` cannot move from {from} to {to} while workers run"))
         .hint("stop switchman, move the folder, start it again")
 }

@@ -57,7 +57,7 @@ impl Channel {
 
     /// Over an end that does not block.
     pub(super) fn new(end: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::new(end)?))
+        Ok(Self(AsyncFd::register(end)?))
     }
 
     /// Says one thing, with at most [`FDS_MAX`] descriptors.

@@ -1,5 +1,7 @@
 //! What is asked of switchman as a whole: to read its configuration anew, and to give way to a new binary.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -8,10 +10,12 @@ use super::json;
 use crate::admin::auth::Access;
 use crate::admin::problem::{ApiError, Kind};
 use crate::admin::{AdminState, types};
+use crate::control::UPGRADE_WITHIN;
+use crate::version::{ServiceName, VersionId};
 
 pub(super) async fn reload(State(state): State<AdminState>) -> Result<Json<types::Reloaded>, ApiError> {
     let done = state.control.reload().await?;
-    let version = |(service, version): (crate::version::ServiceName, crate::version::VersionId)| {
+    let version = |(service, version): (ServiceName, VersionId)| {
         types::RestartNeeded { service: service.to_string(), version: version.to_string() }
     };
     Ok(Json(types::Reloaded {
@@ -36,7 +40,8 @@ pub(super) async fn upgrade(
         return Err(ApiError::new(Kind::Forbidden, "a binary can be named over the unix socket only")
             .hint("leave it out: the binary that switchman was started from is used, as it is now"));
     }
-    let done = state.control.upgrade(wanted.binary).await?;
+    let within = wanted.timeout_ms.map_or(UPGRADE_WITHIN, Duration::from_millis);
+    let done = state.control.upgrade(wanted.binary, within).await?;
     Ok(Json(types::Upgraded {
         pid: done.pid,
         old_pid: done.old_pid,
