@@ -2,7 +2,7 @@
 //! configuration.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -100,7 +100,7 @@ impl Services {
         let mut before = std::mem::take(&mut self.served);
         for (name, service) in services {
             let old = before.remove(name);
-            let watch = watch_spec(name, service);
+            let watch = watch_spec(&self.state, name, service);
             let (source, watcher) = match old {
                 None => (None, None),
                 Some(Served { rules, _source, watch: before, _watcher, .. }) => {
@@ -214,11 +214,14 @@ impl Services {
     }
 }
 
-fn watch_spec(name: &ServiceName, service: &config::Service) -> WatchSpec {
+fn watch_spec(state: &Path, name: &ServiceName, service: &config::Service) -> WatchSpec {
     WatchSpec {
         service: name.clone(),
         root: service.root.clone(),
         versions: service.versions.clone(),
         settle: service.settle,
+        complete_when: service.upload.complete_when.clone(),
+        restart_on_change: service.upload.restart_on_change,
+        kept: state.join(name.as_str()).join("files"),
     }
 }

@@ -19,6 +19,7 @@ mod answer;
 mod configure;
 mod effects;
 mod fingerprint;
+mod files;
 mod folder;
 mod health;
 mod launch;
