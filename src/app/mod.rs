@@ -227,13 +227,8 @@ impl App {
         let mut services = Services::new(&config, changes);
         let sources = services.open(&config.services)?;
         tokio::spawn(routing::run(live.clone(), registry.clone(), services.joined()));
-        let alone = CancellationToken::new();
-        let settings = supervisor::Settings {
-            services: config.services.clone(),
-            threads: config.threads,
-            state: config.state.clone(),
-            alone: alone.clone(),
-        };
+        let settings = settings(&config);
+        let alone = settings.alone.clone();
         let (supervisor, supervising) = supervisor::spawn(settings, writer, changed, live.clone());
         services.set(&config.services, sources);
         tokio::spawn(promoter::run(live.clone(), services.policies()));
@@ -268,7 +263,7 @@ impl App {
         let (listening, is_listening) = watch::channel(true);
         let state_for_admin = AdminState {
             node: config.node.clone(),
-            live,
+            live: live.clone(),
             supervisor: supervisor.clone(),
             sources: services.sources(),
             control: control.clone(),
@@ -281,6 +276,7 @@ impl App {
             config,
             services,
             registry,
+            live,
             supervisor,
             supervising,
             proxy,
@@ -295,6 +291,16 @@ impl App {
             watchdog: AbortOnDropHandle::new(tokio::spawn(systemd::keep_alive())),
         };
         Ok((running, orders))
+    }
+}
+
+/// What the supervisor needs to know of the configuration.
+fn settings(config: &Config) -> supervisor::Settings {
+    supervisor::Settings {
+        services: config.services.clone(),
+        threads: config.threads,
+        state: config.state.clone(),
+        alone: CancellationToken::new(),
     }
 }
 

@@ -7,8 +7,8 @@
 //!   --> data plane: limits, pages, doors, for what begins from then on
 //! ```
 
-use super::front::{self, Certificates};
 use super::BuildError;
+use super::front::{self, Certificates};
 use super::running::Running;
 use crate::config::{self, Config};
 use crate::control::{NotDone, Reloaded};

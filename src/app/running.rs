@@ -17,7 +17,9 @@ use crate::handover::Heir;
 use crate::handover::sockets::Sockets;
 use crate::proxy::{Drained, ProxyHandle};
 use crate::registry;
+use crate::routing::Live;
 use crate::state_lock::StateLock;
+use crate::supervisor::Seat;
 use crate::supervisor::command::SupervisorHandle;
 use crate::systemd;
 
@@ -27,7 +29,8 @@ pub(super) struct Running {
     pub(super) services: Services,
     pub(super) registry: watch::Receiver<Arc<registry::Snapshot>>,
     pub(super) supervisor: SupervisorHandle,
-    pub(super) supervising: JoinHandle<()>,
+    pub(super) live: Arc<Live>,
+    pub(super) supervising: JoinHandle<Seat>,
     pub(super) proxy: ProxyHandle,
     pub(super) certificates: Option<Certificates>,
     /// The public sockets once more: they are stored, handed on and kept through a reload.

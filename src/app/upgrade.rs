@@ -10,6 +10,7 @@ use super::BuildError;
 use super::running::Running;
 use crate::control::{NotDone, Upgraded};
 use crate::handover::{self, Heir, NoHeir};
+use crate::supervisor;
 use crate::systemd;
 
 impl Running {
@@ -61,6 +62,23 @@ impl Running {
                 Err(not_done(why))
             }
         }
+    }
+
+    /// Goes on with the workers that were to be another process's.
+    async fn take_back(&mut self) {
+        let seat = match (&mut self.supervising).await {
+            Ok(seat) => seat,
+            Err(error) => {
+                tracing::error!(%error, "the supervisor did not end well; what runs goes on unattended until a restart");
+                return;
+            }
+        };
+        let settings = super::settings(&self.config);
+        settings.alone.cancel();
+        self.supervising = supervisor::take_seat(settings, seat, self.live.clone());
+        // It knows of no folder yet.
+        self.services.watch_again();
+        self.supervisor.returned().await;
     }
 
     /// All sockets once more.

@@ -12,7 +12,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 
 /// The way of speaking; goes up by one when a binary could not understand the one before.
 pub(super) const PROTOCOL: u32 = 1;
@@ -43,9 +43,10 @@ pub(super) enum Packet {
     Go,
 }
 
-/// One end of the connection between both processes. Packets keep their bounds and their order.
+/// One end of the connection between both processes. Packets keep their bounds and their order: it is no stream, and
+/// only waits like one.
 #[derive(Debug)]
-pub(super) struct Channel(AsyncFd<OwnedFd>);
+pub(super) struct Channel(UnixStream);
 
 impl Channel {
     /// Both ends: ours, and the one for the other process.
@@ -57,19 +58,19 @@ impl Channel {
 
     /// Over an end that does not block.
     pub(super) fn new(end: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::register(end)?))
+        Ok(Self(UnixStream::from_std(end.into())?))
     }
 
     /// Says one thing, with at most [`FDS_MAX`] descriptors.
     pub(super) async fn say(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(packet)?;
-        let send = |end: &OwnedFd| {
+        let send = || {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
             let mut with = SendAncillaryBuffer::new(&mut space);
             if !fds.is_empty() && !with.push(SendAncillaryMessage::ScmRights(fds)) {
                 return Err(io::Error::other("too many descriptors for one packet"));
             }
-            sendmsg(end, &[IoSlice::new(&text)], &mut with, SendFlags::NOSIGNAL)?;
+            sendmsg(&self.0, &[IoSlice::new(&text)], &mut with, SendFlags::NOSIGNAL)?;
             Ok(())
         };
         self.0.async_io(Interest::WRITABLE, send).await
@@ -77,12 +78,12 @@ impl Channel {
 
     /// Waits for the next thing that is said, and its descriptors; none: the other end is closed.
     pub(super) async fn hear(&self) -> io::Result<Option<(Packet, Vec<OwnedFd>)>> {
-        let receive = |end: &OwnedFd| {
+        let receive = || {
             let mut text = [0; PACKET_MAX];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
             let mut with = RecvAncillaryBuffer::new(&mut space);
             let mut into = [IoSliceMut::new(&mut text)];
-            let received = recvmsg(end, &mut into, &mut with, RecvFlags::CMSG_CLOEXEC)?.bytes;
+            let received = recvmsg(&self.0, &mut into, &mut with, RecvFlags::CMSG_CLOEXEC)?.bytes;
             let mut fds = Vec::new();
             for message in with.drain() {
                 if let RecvAncillaryMessage::ScmRights(more) = message {

@@ -11,9 +11,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
+use super::VARIABLE;
 use super::channel::{Channel, FDS_MAX, PROTOCOL, Packet};
 use super::sockets::Sockets;
-use super::VARIABLE;
 
 /// The last lines of the new process that are quoted when it fails.
 const LINES_QUOTED: usize = 20;
@@ -119,7 +119,12 @@ impl Heir {
     ///
     /// # Errors
     /// It failed. It has ended.
-    pub async fn build(&mut self, state: &Path, lock: BorrowedFd<'_>, sockets: &Sockets) -> Result<(), NoHeir> {
+    pub async fn build(
+        &mut self,
+        state: &Path,
+        lock: BorrowedFd<'_>,
+        sockets: &Sockets,
+    ) -> Result<(), NoHeir> {
         if let Err(error) = self.offer(state, lock, sockets).await {
             tracing::debug!(%error, "the new process took not all that was offered");
             return Err(self.ended().await);

@@ -69,7 +69,9 @@ impl Offer {
             Packet::Hello { protocol, .. } if protocol != PROTOCOL => {
                 return Err(NoPredecessor::Protocol(protocol));
             }
-            Packet::Hello { state, .. } => self.hello = fds.next().zip(fds.next()).map(|(l, e)| (state, l, e)),
+            Packet::Hello { state, .. } => {
+                self.hello = fds.next().zip(fds.next()).map(|(l, e)| (state, l, e))
+            }
             Packet::Tcp { asked, bound } => {
                 fds.for_each(|fd| self.sockets.add_tcp(asked, bound, TcpListener::from(fd)));
             }

@@ -44,22 +44,20 @@ pub(super) struct Succession {
     /// Adopted workers that were ready and have not been heard of yet.
     awaited: BTreeSet<(Key, ProcessId)>,
     /// Whether they all have been heard of.
-    returned: watch::Sender<bool>,
+    pub(super) returned: watch::Sender<bool>,
 }
 
 impl Succession {
-    /// Nothing was looked at yet; the other end says when all workers that were ready take requests again.
-    pub(super) fn new() -> (Self, watch::Receiver<bool>) {
-        let (returned, reader) = watch::channel(false);
-        let succession = Self {
+    /// Nothing was looked at yet; `returned` is told when all workers that were ready take requests again.
+    pub(super) fn new(returned: watch::Sender<bool>) -> Self {
+        Self {
             leaving: CancellationToken::new(),
             cleared: CancellationToken::new(),
             ending: CancellationToken::new(),
             last: BTreeMap::new(),
             awaited: BTreeSet::new(),
             returned,
-        };
-        (succession, reader)
+        }
     }
 }
 

@@ -162,6 +162,16 @@ struct Inbox {
     routing: watch::Receiver<u64>,
 }
 
+/// What stays when a supervisor has left: another one can go on with it, and everybody asks that one then.
+#[derive(Debug)]
+pub struct Seat {
+    inbox: Inbox,
+    registry: Registry,
+    logs: LogStore,
+    returned: watch::Sender<bool>,
+    last_serial: u64,
+}
+
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
 /// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
 /// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
@@ -171,11 +181,36 @@ pub fn spawn(
     registry: Registry,
     changes: mpsc::Receiver<VersionChange>,
     live: Arc<Live>,
-) -> (SupervisorHandle, JoinHandle<()>) {
+) -> (SupervisorHandle, JoinHandle<Seat>) {
     // What workers leave behind comes to switchman instead of to init, so that it can be found and ended.
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
         tracing::warn!(%error, "switchman cannot adopt what its workers leave behind");
     }
+    let (_, events) = mpsc::channel(EVENTS_WAITING);
+    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
+    let (configure_in, configure) = mpsc::channel(1);
+    let (ends_in, ends) = mpsc::channel(1);
+    let inbox = Inbox { changes, commands, configure, ends, open: true, events, routing: live.watch() };
+    let (returned_in, returned) = watch::channel(false);
+    let logs = LogStore::default();
+    let handle = SupervisorHandle {
+        commands: commands_in,
+        configure: configure_in,
+        ends: ends_in,
+        returned,
+        logs: logs.clone(),
+    };
+    let seat = Seat { inbox, registry, logs, returned: returned_in, last_serial: 0 };
+    (handle, take_seat(settings, seat, live))
+}
+
+/// Starts a supervisor where another one has left: it takes back the workers. What was published stays until it is
+/// known anew. Call within a tokio runtime.
+pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<Seat> {
+    let Seat { mut inbox, registry, logs, returned, last_serial } = seat;
+    let (events_in, events) = mpsc::channel(EVENTS_WAITING);
+    inbox.events = events;
+    returned.send_replace(false);
     registry.update(|services| {
         for (name, service) in &settings.services {
             services.entry(name.clone()).or_default().root.clone_from(&service.root);
@@ -189,31 +224,22 @@ pub fn spawn(
             (name.clone(), Service::new(config.clone(), memory))
         })
         .collect();
-    let logs = LogStore::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
-    let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
-    let (configure_in, configure) = mpsc::channel(1);
-    let (ends_in, ends) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, configure, ends, open: true, events, routing: live.watch() };
-    let (succession, returned) = Succession::new();
     let supervisor = Supervisor {
         settings,
         services,
         registry,
         live,
         places,
-        logs: logs.clone(),
+        logs,
         turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
-        succession,
+        succession: Succession::new(returned),
         tasks: TaskTracker::new(),
-        last_serial: 0,
+        last_serial,
         events: events_in,
         ending: None,
     };
-    let handle =
-        SupervisorHandle { commands: commands_in, configure: configure_in, ends: ends_in, returned, logs };
-    (handle, tokio::spawn(supervisor.run(inbox)))
+    tokio::spawn(supervisor.run(inbox))
 }
 
 impl Inbox {
@@ -235,7 +261,7 @@ impl Inbox {
 }
 
 impl Supervisor {
-    async fn run(mut self, mut inbox: Inbox) {
+    async fn run(mut self, mut inbox: Inbox) -> Seat {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
         self.adopt().await;
         let waiting: Vec<_> = loop {
@@ -252,13 +278,15 @@ impl Supervisor {
             }
         };
         // Nobody hears what the last tasks report.
-        drop(inbox);
+        inbox.events.close();
         self.tasks.close();
         self.tasks.wait().await;
         for done in waiting {
             // Who no longer waits need not know.
             let _ = done.send(());
         }
+        let Self { registry, logs, last_serial, succession: Succession { returned, .. }, .. } = self;
+        Seat { inbox, registry, logs, returned, last_serial }
     }
 
     fn handle(&mut self, event: Event) {

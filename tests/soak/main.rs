@@ -118,7 +118,9 @@ async fn start(journal: &std::path::Path) -> Switchman {
     );
     let rules = hands::rules(30);
     let top = format!("limits: {{first_byte_timeout: {}}}\n", hands::FIRST_BYTE);
-    let switchman = Switchman::start(Setup { top: &top, service: &service, rules: Some(&rules), ..Setup::default() }).await;
+    let switchman =
+        Switchman::start(Setup { top: &top, service: &service, rules: Some(&rules), ..Setup::default() })
+            .await;
     for version in VERSIONS {
         switchman.deploy_ready(version).await;
         // So that there is one to roll back to.

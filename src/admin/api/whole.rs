@@ -15,8 +15,9 @@ use crate::version::{ServiceName, VersionId};
 
 pub(super) async fn reload(State(state): State<AdminState>) -> Result<Json<types::Reloaded>, ApiError> {
     let done = state.control.reload().await?;
-    let version = |(service, version): (ServiceName, VersionId)| {
-        types::RestartNeeded { service: service.to_string(), version: version.to_string() }
+    let version = |(service, version): (ServiceName, VersionId)| types::RestartNeeded {
+        service: service.to_string(),
+        version: version.to_string(),
     };
     Ok(Json(types::Reloaded {
         changed: done.changed,

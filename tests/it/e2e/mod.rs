@@ -16,4 +16,5 @@ mod rules;
 mod streams;
 mod tls;
 mod unix;
+mod upgrade;
 mod versions_json;

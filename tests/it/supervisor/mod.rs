@@ -84,7 +84,7 @@ struct World {
     state: Arc<TempDir>,
     spec: RunSpec,
     handle: SupervisorHandle,
-    task: JoinHandle<()>,
+    task: JoinHandle<supervisor::Seat>,
     changes: mpsc::Sender<VersionChange>,
     registry: watch::Receiver<Arc<registry::Snapshot>>,
     rules: watch::Sender<Arc<Published>>,
