@@ -31,6 +31,7 @@ use crate::admin::{self, AdminState};
 use crate::certificates::PairError;
 use crate::config::{Config, Secret, state_moved};
 use crate::control::{self, ControlHandle, Order};
+use crate::etcd;
 use crate::handover::sockets::Sockets;
 use crate::handover::{Inheritance, NoPredecessor, Predecessor};
 use crate::hint::Problem;
@@ -227,7 +228,7 @@ impl App {
         let mut services = Services::new(&config, changes);
         let sources = services.open(&config.services)?;
         tokio::spawn(routing::run(live.clone(), registry.clone(), services.joined()));
-        let settings = settings(&config);
+        let settings = settings(&config, services.etcd());
         let alone = settings.alone.clone();
         let (supervisor, supervising) = supervisor::spawn(settings, writer, changed, live.clone());
         services.set(&config.services, sources);
@@ -295,12 +296,15 @@ impl App {
 }
 
 /// What the supervisor needs to know of the configuration.
-fn settings(config: &Config) -> supervisor::Settings {
+fn settings(config: &Config, etcd: Option<etcd::Cluster>) -> supervisor::Settings {
     supervisor::Settings {
         services: config.services.clone(),
         threads: config.threads,
         state: config.state.clone(),
+        etcd,
+        node: config.node.clone(),
         alone: CancellationToken::new(),
+        max_workers_starting: config.max_workers_starting,
     }
 }
 

@@ -62,6 +62,11 @@ impl Services {
         }
     }
 
+    /// The connection to etcd, where there is one.
+    pub(super) fn etcd(&self) -> Option<etcd::Cluster> {
+        self.etcd.clone()
+    }
+
     /// What routing joins.
     pub(super) fn joined(&self) -> watch::Receiver<routing::Services> {
         self.joined.subscribe()

@@ -73,7 +73,7 @@ impl Running {
                 return;
             }
         };
-        let settings = super::settings(&self.config);
+        let settings = super::settings(&self.config, self.services.etcd());
         settings.alone.cancel();
         self.supervising = supervisor::take_seat(settings, seat, self.live.clone());
         // It knows of no folder yet.

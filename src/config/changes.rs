@@ -58,6 +58,7 @@ pub fn fixed(old: &Config, new: &Config) -> Problems {
         ("node", old.node != new.node),
         ("etcd", etcd(old) != etcd(new)),
         ("admin", admin(old) != admin(new)),
+        ("max_workers_starting", old.max_workers_starting != new.max_workers_starting),
     ];
     let problem = |key: &str| {
         Problem::error(key, format!("`{key}` cannot change while switchman runs"))
@@ -128,7 +129,7 @@ mod tests {
             keys(
                 "threads: 3\nstate: other\nnode: b\nadmin: {listen: off}\netcd: {endpoints: \"http://a:1\"}"
             ),
-            ["threads", "node", "etcd", "admin", "state"]
+            ["threads", "node", "etcd", "admin", "max_workers_starting", "state"]
         );
     }
 }

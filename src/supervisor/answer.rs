@@ -57,12 +57,7 @@ fn refusal(action: Action, standing: Standing<'_>) -> Option<Refused> {
 impl Supervisor {
     /// Does what a command asks, or says why not.
     pub(super) fn answer(&mut self, command: &Command) -> Result<(), Refused> {
-        if self.ending.is_some() {
-            return Err(Refused {
-                message: "switchman is shutting down".to_owned(),
-                hint: "start it again: switchman serve".to_owned(),
-            });
-        }
+        self.refuse_at_the_end()?;
         let key = Key { service: command.service.clone(), version: command.version.clone() };
         let carries_traffic = self.carries_traffic(&key);
         let Some(version) = self.version(&key) else {
@@ -81,19 +76,30 @@ impl Supervisor {
         tracing::info!(service = %key.service, version = %key.version, action = ?command.action, "asked for");
         match command.action {
             Action::Start => {
-                self.remember_stop(&key, false);
+                self.a_person_wants(&key, true);
+                self.try_hooks_again(&key);
+                if !matches!(state, VersionState::Starting | VersionState::Ready) {
+                    self.follow_the_load(&key);
+                }
                 self.start(&key);
             }
             Action::Stop { .. } | Action::Drain { .. } => {
-                self.remember_stop(&key, true);
-                self.step(&key, if folder_gone { lifecycle::Event::Retire } else { lifecycle::Event::Stop });
+                self.a_person_wants(&key, false);
+                if folder_gone {
+                    self.step(&key, lifecycle::Event::Retire);
+                } else {
+                    self.before_stop(&key);
+                    self.step(&key, lifecycle::Event::Stop);
+                }
             }
             Action::Restart => {
+                self.try_hooks_again(&key);
+                self.follow_the_load(&key);
                 self.restart(&key).map_err(|why| Refused {
                     message: format!("{} cannot be restarted: {why}", key.version),
                     hint: "correct that; the old workers go on".to_owned(),
                 })?;
-                self.remember_stop(&key, false);
+                self.a_person_wants(&key, true);
             }
             Action::Scale { workers } => {
                 version.scaled = Some(workers);
@@ -106,9 +112,18 @@ impl Supervisor {
         Ok(())
     }
 
-    fn remember_stop(&mut self, key: &Key, stopped: bool) {
-        if let Some(service) = self.services.get_mut(&key.service) {
-            service.memory.set_stopped(&key.version, stopped);
+    /// Refuses while switchman ends.
+    pub(super) fn refuse_at_the_end(&self) -> Result<(), Refused> {
+        if self.ending.is_some() { Err(Refused::at_the_end()) } else { Ok(()) }
+    }
+
+    /// How many workers a person asked for is forgotten, where their number follows the load.
+    fn follow_the_load(&mut self, key: &Key) {
+        let Some(service) = self.services.get_mut(&key.service) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
+        if version.spec.scale.is_some() {
+            version.scaled = None;
+            service.memory.forget_scaled(&key.version);
         }
     }
 }

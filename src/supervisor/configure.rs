@@ -5,25 +5,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::memory::Memory;
 use super::{Key, Service, Supervisor, lifecycle};
 use crate::config;
 use crate::version::{ServiceName, VersionId};
 
-/// The services as they are to be from now on.
-#[derive(Debug)]
-pub(crate) struct Configure {
-    pub(crate) services: BTreeMap<ServiceName, config::Service>,
-    /// Gets the versions whose processes run as the configuration said before.
-    pub(crate) reply: oneshot::Sender<Vec<(ServiceName, VersionId)>>,
-}
-
 impl Supervisor {
-    /// Takes the services as they are now. One that is gone is drained and stopped, whatever traffic it carries.
-    pub(super) fn configure(&mut self, configure: Configure) {
-        let Configure { services, reply } = configure;
+    /// Takes the services as they are now. One that is gone is drained and stopped, whatever traffic it carries. Answers
+    /// with the versions whose processes run as was configured before.
+    pub(super) fn configure(
+        &mut self,
+        services: BTreeMap<ServiceName, config::Service>,
+    ) -> Vec<(ServiceName, VersionId)> {
         let removed = |key: &Key| !services.contains_key(&key.service);
         for key in self.keys().into_iter().filter(removed) {
             tracing::info!(service = %key.service, version = %key.version, "its service is gone from the configuration");
@@ -50,9 +43,7 @@ impl Supervisor {
             self.registry.update(|services| services.entry(name).or_default().root = root);
         }
         let stale = self.keys().into_iter().filter(|key| self.take_config(key));
-        let stale = stale.collect::<Vec<_>>().into_iter().map(|key| (key.service, key.version)).collect();
-        // Who asked may have gone away.
-        let _ = reply.send(stale);
+        stale.map(|key| (key.service, key.version)).collect()
     }
 
     /// Takes what the configuration says of one version now; whether processes of it run as it said before.

@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::files::Files;
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
+use super::upkeep::Upkeep;
 use crate::config::{Delivery, RunSpec};
 use crate::drain::{Patience, Window};
 use crate::metrics::VersionCounters;
@@ -31,6 +32,9 @@ pub(crate) struct Managed {
     pub(crate) spec: Arc<RunSpec>,
     /// How many workers a person asked for, over what `spec` says.
     pub(crate) scaled: Option<u32>,
+    /// How many its load has called for, over what `spec` says.
+    pub(crate) followed: Option<u32>,
+    pub(crate) upkeep: Upkeep,
     /// What people must know about its folder.
     pub(crate) folder: Folder,
     /// Processes of it were adopted whose command has changed since.
@@ -41,7 +45,7 @@ pub(crate) struct Managed {
     state: (VersionState, Timestamp),
     /// How its requests are delivered.
     pub(crate) delivery: Arc<Delivery>,
-    counters: Arc<VersionCounters>,
+    pub(crate) counters: Arc<VersionCounters>,
 }
 
 /// Whether the folder is still what the processes were started from.
@@ -101,6 +105,8 @@ impl Managed {
             life: Lifecycle::arriving(),
             spec,
             scaled: None,
+            followed: None,
+            upkeep: Upkeep::default(),
             folder: Folder::There,
             restart_when_ready: false,
             files: Files::default(),
@@ -118,7 +124,7 @@ impl Managed {
 
     /// How many workers it is to run.
     pub(crate) fn workers(&self) -> u32 {
-        self.scaled.unwrap_or(self.spec.workers).max(1)
+        self.scaled.or(self.followed).unwrap_or(self.spec.workers).max(1)
     }
 
     /// Tells the data plane of the workers that are to stop from `now` on, for the sake of their streams.
@@ -177,6 +183,7 @@ impl Managed {
                 })
                 .collect(),
             ready: self.life.ready().filter_map(upstream).collect(),
+            wake: self.upkeep.wake.clone(),
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),
         }
@@ -197,7 +204,8 @@ impl Managed {
         };
         let files = self.files.reason(self.oldest(), &format!("switchman restart {}", self.version));
         let life = self.life.reason().map(str::to_owned);
-        let parts: Vec<String> = [folder, files, life].into_iter().flatten().collect();
+        let (retired, hooks) = (self.upkeep.retired.clone(), self.upkeep.hooks.note.clone());
+        let parts: Vec<String> = [folder, files, life, retired, hooks].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("\n"))
     }
 }

@@ -16,16 +16,20 @@ pub mod output;
 
 mod adopt;
 mod answer;
+mod autoscale;
 mod configure;
 mod effects;
 mod fingerprint;
 mod files;
 mod folder;
+mod get;
 mod health;
+mod hooks;
 mod launch;
 mod leftover;
 mod lifecycle;
 mod main_process;
+mod live;
 mod managed;
 mod memory;
 mod pipes;
@@ -34,14 +38,20 @@ mod port;
 mod readiness;
 mod record;
 mod reports;
+mod retention;
+mod rolling;
+mod sleep;
 mod socket;
 mod tree;
+mod turns;
+mod upkeep;
+mod warm;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -50,27 +60,30 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
+use crate::etcd;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use adopt::Succession;
-use command::{Command, How, SupervisorHandle};
-use configure::Configure;
+use command::{Ask, How, SupervisorHandle};
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
 use output::LogStore;
 use place::Places;
+use rolling::Rolling;
+use turns::Turns;
+use upkeep::Before;
 use worker::Report;
 
-/// Versions that are started at the same time; more wait for their turn.
-const STARTS_AT_ONCE: usize = 8;
 /// The folder of pid files and sockets, in the state folder.
 const RUN_FOLDER: &str = "run";
 /// Reports that may wait before a worker's task has to.
 const EVENTS_WAITING: usize = 1_024;
-/// Commands that may wait.
-const COMMANDS_WAITING: usize = 64;
+/// What is asked and may wait.
+const ASKED_WAITING: usize = 64;
+/// How often idle versions are looked for, and how busy the others are.
+const TICK: Duration = Duration::from_secs(1);
 /// How often ended orphans that nobody waits for are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 
@@ -83,9 +96,15 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// What nodes agree in about hooks that are run once for all of them; none: this is the only node.
+    pub etcd: Option<etcd::Cluster>,
+    /// The name of this node.
+    pub node: String,
     /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
     /// upgrade.
     pub alone: CancellationToken,
+    /// Workers that may be starting at the same moment; from 1.
+    pub max_workers_starting: usize,
 }
 
 /// Everything that the supervisor reacts to.
@@ -94,15 +113,21 @@ enum Event {
     /// A deploy root changed.
     Change(VersionChange),
     /// Somebody asks for something.
-    Command(Command),
+    Ask(Ask),
     /// The task of a process saw something.
     Report(Key, ProcessId, Report),
     /// A drain or a back-off is over.
     Due(Key, lifecycle::Event),
+    /// The task of a hook has something to say; the number tells it from those of before.
+    Hook(Key, hooks::Kind, u64, hooks::Said),
+    /// A request came for a version that sleeps.
+    Wake(Key),
+    /// A second has passed.
+    Tick,
+    /// A folder could not be deleted; perhaps it can be now.
+    Prune(Key),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
-    /// The configuration has changed.
-    Configure(Configure),
     /// switchman ends, and its workers do or do not. Without a sender nobody could ever end it.
     End(How, Option<oneshot::Sender<()>>),
 }
@@ -119,14 +144,28 @@ struct Key {
 struct Service {
     config: config::Service,
     memory: Memory,
+    /// Whose turn it is to run `before_start`.
+    before_start: Arc<Semaphore>,
+    /// What `current` was when it was looked at last; none: it was not looked at.
+    current: Option<Option<VersionId>>,
     versions: BTreeMap<VersionId, Managed>,
+    /// The restart of all of them, while there is one.
+    rolling: Rolling,
     /// It is gone from the configuration; its last versions are about to end.
     removed: bool,
 }
 
 impl Service {
     fn new(config: config::Service, memory: Memory) -> Self {
-        Self { config, memory, versions: BTreeMap::new(), removed: false }
+        Self {
+            config,
+            memory,
+            before_start: Arc::new(Semaphore::new(1)),
+            current: None,
+            versions: BTreeMap::new(),
+            rolling: Rolling::default(),
+            removed: false,
+        }
     }
 }
 
@@ -139,11 +178,16 @@ struct Supervisor {
     live: Arc<Live>,
     places: Places,
     logs: LogStore,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     succession: Succession,
     /// The tasks of processes.
     tasks: TaskTracker,
     last_serial: u64,
+    last_hook: u64,
+    /// Hooks that are under way, those that are wanted no more among them.
+    hooks_under_way: usize,
+    /// What requests for versions that sleep ring.
+    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
     ending: Option<Vec<oneshot::Sender<()>>>,
@@ -153,12 +197,13 @@ struct Supervisor {
 #[derive(Debug)]
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
-    commands: mpsc::Receiver<Command>,
-    configure: mpsc::Receiver<Configure>,
+    asked: mpsc::Receiver<Ask>,
     ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
+    rings: mpsc::UnboundedReceiver<(ServiceName, VersionId)>,
+    ticks: tokio::time::Interval,
     routing: watch::Receiver<u64>,
 }
 
@@ -169,7 +214,9 @@ pub struct Seat {
     registry: Registry,
     logs: LogStore,
     returned: watch::Sender<bool>,
+    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
     last_serial: u64,
+    last_hook: u64,
 }
 
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
@@ -187,27 +234,22 @@ pub fn spawn(
         tracing::warn!(%error, "switchman cannot adopt what its workers leave behind");
     }
     let (_, events) = mpsc::channel(EVENTS_WAITING);
-    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
-    let (configure_in, configure) = mpsc::channel(1);
+    let (ask, asked) = mpsc::channel(ASKED_WAITING);
     let (ends_in, ends) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, configure, ends, open: true, events, routing: live.watch() };
+    let (bell, rings) = mpsc::unbounded_channel();
+    let ticks = tokio::time::interval(TICK);
+    let inbox = Inbox { changes, asked, ends, open: true, events, rings, ticks, routing: live.watch() };
     let (returned_in, returned) = watch::channel(false);
     let logs = LogStore::default();
-    let handle = SupervisorHandle {
-        commands: commands_in,
-        configure: configure_in,
-        ends: ends_in,
-        returned,
-        logs: logs.clone(),
-    };
-    let seat = Seat { inbox, registry, logs, returned: returned_in, last_serial: 0 };
+    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs: logs.clone() };
+    let seat = Seat { inbox, registry, logs, returned: returned_in, bell, last_serial: 0, last_hook: 0 };
     (handle, take_seat(settings, seat, live))
 }
 
 /// Starts a supervisor where another one has left: it takes back the workers. What was published stays until it is
 /// known anew. Call within a tokio runtime.
 pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<Seat> {
-    let Seat { mut inbox, registry, logs, returned, last_serial } = seat;
+    let Seat { mut inbox, registry, logs, returned, bell, last_serial, last_hook } = seat;
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     inbox.events = events;
     returned.send_replace(false);
@@ -225,6 +267,7 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
         })
         .collect();
     let places = Places::new(settings.state.join(RUN_FOLDER));
+    let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
         settings,
         services,
@@ -232,10 +275,13 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
         live,
         places,
         logs,
-        turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        turns,
         succession: Succession::new(returned),
         tasks: TaskTracker::new(),
         last_serial,
+        last_hook,
+        hooks_under_way: 0,
+        bell,
         events: events_in,
         ending: None,
     };
@@ -252,10 +298,11 @@ impl Inbox {
                 self.open = asked.is_some();
                 asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
-            Some(configure) = self.configure.recv() => Event::Configure(configure),
+            Some((service, version)) = self.rings.recv() => Event::Wake(Key { service, version }),
             Some(change) = self.changes.recv() => Event::Change(change),
-            Some(command) = self.commands.recv() => Event::Command(command),
+            Some(ask) = self.asked.recv() => Event::Ask(ask),
             Ok(()) = self.routing.changed() => Event::Routing,
+            _ = self.ticks.tick() => Event::Tick,
         }
     }
 }
@@ -264,13 +311,20 @@ impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) -> Seat {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
         self.adopt().await;
+        self.finish_pruning();
+        let mut leaving: Option<Vec<_>> = None;
         let waiting: Vec<_> = loop {
             match inbox.next().await {
-                Event::End(How::Leave, done) => {
-                    self.succession.leaving.cancel();
-                    break self.ending.take().unwrap_or_default().into_iter().chain(done).collect();
-                }
+                Event::End(How::Leave, done) => leaving.get_or_insert_default().extend(done),
                 event => self.handle(event),
+            }
+            if self.hooks_under_way > 0 {
+                // A migration is neither cut nor left alone: the next switchman would begin it once more.
+                continue;
+            }
+            if let Some(leaving) = leaving.take() {
+                self.succession.leaving.cancel();
+                break self.ending.take().unwrap_or_default().into_iter().chain(leaving).collect();
             }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
@@ -285,44 +339,59 @@ impl Supervisor {
             // Who no longer waits need not know.
             let _ = done.send(());
         }
-        let Self { registry, logs, last_serial, succession: Succession { returned, .. }, .. } = self;
-        Seat { inbox, registry, logs, returned, last_serial }
+        let Self { registry, logs, bell, last_serial, last_hook, succession, .. } = self;
+        Seat { inbox, registry, logs, returned: succession.returned, bell, last_serial, last_hook }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
             Event::Change(_) if self.ending.is_some() => {}
             Event::Change(change) => self.folder_changed(change),
-            Event::Configure(_) if self.ending.is_some() => {}
-            Event::Configure(configure) => self.configure(configure),
-            Event::Command(command) => {
+            // Who asked may have gone away.
+            Event::Ask(Ask::Act(command)) => {
                 let answer = self.answer(&command);
-                // Who asked may have gone away.
                 let _ = command.reply.send(answer);
+            }
+            Event::Ask(Ask::Configure { services, reply }) => {
+                let _ = reply.send(Ok(self.configure(services)));
+            }
+            Event::Ask(Ask::RestartAll { service, reply }) => {
+                let _ = reply.send(self.restart_all(service.as_ref()));
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
+            Event::Hook(key, kind, number, said) => self.hook_said(&key, kind, number, said),
+            Event::Wake(key) => self.wake(&key),
+            Event::Tick => self.tick(Instant::now()),
+            Event::Prune(key) => self.prune_again(&key),
             Event::Routing => {
                 self.note_returned();
                 self.retire_what_lost_its_folder();
+                self.wake_promoted();
+                self.retain_all();
             }
             Event::End(_, done) => {
                 self.ending.get_or_insert_default().extend(done);
                 self.succession.ending.cancel();
                 for key in self.keys() {
-                    self.step(&key, lifecycle::Event::Shutdown);
+                    if !self.before_stop(&key) {
+                        self.step(&key, lifecycle::Event::Shutdown);
+                    }
                 }
             }
         }
+        self.go_on_restarting();
     }
 
     /// Decides, publishes, acts: in this order.
     fn step(&mut self, key: &Key, event: lifecycle::Event) {
         let Some(version) = self.version(key) else { return };
-        let now = std::time::Instant::now();
+        let now = Instant::now();
+        let before = Before::new(version, &event);
         let effects = version.life.step(event, now);
         // Before it is published: the data plane looks for streams that are to end when the registry changes.
         version.note_stops(&effects, now);
+        self.follow_up(key, before);
         self.publish(key);
         for effect in effects {
             self.carry_out(key, effect);

@@ -1,6 +1,7 @@
 //! What is done to one version: start, stop, restart, drain, scale (the supervisor), promote and rollback (the
 //! rule source).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,13 +15,17 @@ use crate::admin::problem::{ApiError, Kind};
 use crate::admin::{AdminState, types, view};
 use crate::registry;
 use crate::rules::source::{Change, Who};
-use crate::supervisor::command::Action;
-use crate::version::{CURRENT, PREVIOUS, VersionState};
+use crate::supervisor::command::{Action, Restarting};
+use crate::version::{CURRENT, PREVIOUS, ServiceName, VersionState};
 
 /// How long the answer to an accepted action waits for the first sign of it in the snapshot.
 const SIGN_WITHIN: Duration = Duration::from_millis(250);
 
+/// The longest that a promote or rollback waits for a version that it has woken; shorter than clients wait for an answer.
+const AWAKE_WITHIN: Duration = Duration::from_secs(20);
+
 type Named = Path<(String, String)>;
+type RestartAccepted = Result<(StatusCode, Json<types::Restarting>), ApiError>;
 type Accepted = Result<(StatusCode, Json<types::Version>), ApiError>;
 
 pub(super) async fn start(State(state): State<AdminState>, Path(named): Named) -> Accepted {
@@ -37,6 +42,27 @@ pub(super) async fn stop(
 
 pub(super) async fn restart(State(state): State<AdminState>, Path(named): Named) -> Accepted {
     act(&state, &named, Action::Restart).await
+}
+
+pub(super) async fn restart_all(State(state): State<AdminState>) -> RestartAccepted {
+    restart_of(&state, None).await
+}
+
+pub(super) async fn restart_service(
+    State(state): State<AdminState>,
+    Path(service): Path<String>,
+) -> RestartAccepted {
+    let service = find(&state.live.load(), &service)?.name.clone();
+    restart_of(&state, Some(service)).await
+}
+
+/// Restarts everything that runs. The work goes on after the answer.
+async fn restart_of(state: &AdminState, service: Option<ServiceName>) -> RestartAccepted {
+    let restarting = state.supervisor.restart_all(service).await?;
+    let named =
+        |r: Restarting| types::Named { service: r.service.to_string(), version: r.version.to_string() };
+    let restarting = restarting.into_iter().map(named).collect();
+    Ok((StatusCode::ACCEPTED, Json(types::Restarting { restarting })))
 }
 
 pub(super) async fn drain(
@@ -67,7 +93,7 @@ async fn act(state: &AdminState, (service, version): &(String, String), action: 
     }
     state.supervisor.ask(service.name.clone(), id.clone(), action).await?;
     until(&state.live, &service.name, SIGN_WITHIN, |now| {
-        now.registry.versions.get(&id).is_none_or(|v| !std::sync::Arc::ptr_eq(v, before))
+        now.registry.versions.get(&id).is_none_or(|v| !Arc::ptr_eq(v, before))
     })
     .await;
     let routing = state.live.load();
@@ -101,7 +127,8 @@ pub(super) async fn promote(
     let service = find(&routing, &service)?;
     let version = service.resolve(&version)?;
     if !flags.force() {
-        must_be_ready(version, &format!("promote {}", version.id))?;
+        let version = awake(&state, version).await;
+        must_be_ready(&version, &format!("promote {}", version.id))?;
     }
     let change = Change::Promote { version: version.id.to_string() };
     turn_current(&state, service.name.as_str(), change, who).await
@@ -122,7 +149,8 @@ pub(super) async fn rollback(
             ApiError::new(Kind::Refused, format!("`previous` is `{stored}`, and that version is not there"))
                 .hint("promote a version that is there: switchman versions")
         })?;
-        must_be_ready(version, "rollback")?;
+        let version = awake(&state, version).await;
+        must_be_ready(&version, "rollback")?;
     }
     turn_current(&state, service.name.as_str(), Change::Rollback, who).await
 }
@@ -141,6 +169,21 @@ async fn turn_current(
     let current = service.resolve(CURRENT)?;
     tracing::info!(service = %service.name, version = %current.id, "current changed");
     Ok(Json(view::version(service, current, Timestamp::now())))
+}
+
+/// A version as it is once it has been woken, if it sleeps: traffic is about to be turned to it.
+async fn awake(state: &AdminState, version: &Arc<registry::Version>) -> Arc<registry::Version> {
+    let Some(wake) = &version.wake else { return version.clone() };
+    wake.ring();
+    let within = wake.within.min(AWAKE_WITHIN);
+    // However that ends, it is looked at.
+    until(&state.live, &version.service, within, |now| {
+        now.registry.versions.get(&version.id).is_none_or(|version| version.wake.is_none())
+    })
+    .await;
+    let routing = state.live.load();
+    let now = routing.service(version.service.as_str()).and_then(|s| s.registry.versions.get(&version.id));
+    now.unwrap_or(version).clone()
 }
 
 /// Traffic must not be turned to a version that does not answer. `command` is what was asked for, as it is typed.

@@ -64,9 +64,12 @@ impl World {
             Writer::Test => (other, shown, Vec::new()),
         };
         let settings = supervisor::Settings {
+            max_workers_starting: 8,
             services: configured.iter().map(|n| (n.clone(), service(folder.path(), n))).collect(),
             threads: 1,
             state: state.clone(),
+            etcd: None,
+            node: "host-a".to_owned(),
             alone: CancellationToken::new(),
         };
         let (changes, changed) = mpsc::channel(16);
@@ -285,6 +288,7 @@ pub(crate) fn version(service: &str, id: &str, state: VersionState) -> registry:
         reason: None,
         modified: false,
         workers,
+        wake: None,
         ready,
         delivery: Arc::default(),
         counters: Arc::new(VersionCounters::new(1)),
