@@ -74,7 +74,8 @@ impl StateLock {
             }
             let mut pid = String::new();
             file.read_to_string(&mut pid).map_err(unusable)?;
-            return Err(StateError::InUse { path: folder.to_owned(), pid: pid.trim().to_owned() });
+            let pid = pid.lines().next().unwrap_or_default().to_owned();
+            return Err(StateError::InUse { path: folder.to_owned(), pid });
         }
         let mut lock = Self { file };
         lock.sign().map_err(unusable)?;
@@ -91,9 +92,11 @@ impl StateLock {
     /// # Errors
     /// The file cannot be written.
     pub fn sign(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
+        let pid = format!("{}\n", std::process::id());
+        // Cut last: who reads meanwhile finds a whole number in the first line.
         self.file.rewind()?;
-        writeln!(self.file, "{}", std::process::id())
+        self.file.write_all(pid.as_bytes())?;
+        self.file.set_len(pid.len() as u64)
     }
 }
 

@@ -4,10 +4,11 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::BuildError;
 use super::running::Running;
+use super::{BuildError, RETURN_MAX};
 use crate::control::{NotDone, Upgraded};
 use crate::handover::{self, Heir, NoHeir};
 use crate::supervisor;
@@ -78,7 +79,9 @@ impl Running {
         self.supervising = supervisor::take_seat(settings, seat, self.live.clone());
         // It knows of no folder yet.
         self.services.watch_again();
-        self.supervisor.returned().await;
+        if timeout(RETURN_MAX, self.supervisor.returned()).await.is_err() {
+            tracing::warn!("some workers do not answer yet, {RETURN_MAX:?} after they were taken back");
+        }
     }
 
     /// All sockets once more.
@@ -105,7 +108,7 @@ async fn in_time<T>(
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(Cut::Stopped),
-        done = tokio::time::timeout(within, step) => match done {
+        done = timeout(within, step) => match done {
             Ok(done) => done.map_err(Cut::Failed),
             Err(_) => Err(Cut::Late),
         },

@@ -246,10 +246,12 @@ pub fn spawn(
     (handle, take_seat(settings, seat, live))
 }
 
-/// Starts a supervisor where another one has left: it takes back the workers. What was published stays until it is
-/// known anew. Call within a tokio runtime.
+/// Starts a supervisor where another one has left: it takes back the workers. What was published stays until they were
+/// heard of. Call within a tokio runtime.
 pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<Seat> {
     let Seat { mut inbox, registry, logs, returned, bell, last_serial, last_hook } = seat;
+    // Somebody sat here before: what was published is truer than what is known at first.
+    let holds_back = last_serial > 0;
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     inbox.events = events;
     returned.send_replace(false);
@@ -276,7 +278,7 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
         places,
         logs,
         turns,
-        succession: Succession::new(returned),
+        succession: Succession::new(returned, holds_back),
         tasks: TaskTracker::new(),
         last_serial,
         last_hook,
@@ -312,12 +314,14 @@ impl Supervisor {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
         self.adopt().await;
         self.finish_pruning();
+        self.publish_what_was_held();
         let mut leaving: Option<Vec<_>> = None;
         let waiting: Vec<_> = loop {
             match inbox.next().await {
                 Event::End(How::Leave, done) => leaving.get_or_insert_default().extend(done),
                 event => self.handle(event),
             }
+            self.publish_what_was_held();
             if self.hooks_under_way > 0 {
                 // A migration is neither cut nor left alone: the next switchman would begin it once more.
                 continue;
@@ -405,6 +409,9 @@ impl Supervisor {
         if gone {
             service.versions.remove(&key.version);
             self.logs.forget(&key.service, &key.version);
+        }
+        if self.succession.holds_back {
+            return;
         }
         self.registry.update(|services| {
             let versions = &mut services.entry(key.service.clone()).or_default().versions;

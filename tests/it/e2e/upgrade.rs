@@ -51,8 +51,11 @@ impl Strict {
         Self { stop, answered, tasks }
     }
 
-    async fn more(&self, requests: u64) {
+    async fn more(&mut self, requests: u64) {
         let wanted = self.answered.load(Relaxed) + requests;
+        if let Some(ended) = self.tasks.try_join_next() {
+            panic!("{:?}", ended.unwrap());
+        }
         eventually("the load goes on", || async { (self.answered.load(Relaxed) >= wanted).then_some(()) })
             .await;
     }
@@ -106,7 +109,7 @@ async fn workers(switchman: &Switchman) -> Vec<(Value, Value)> {
 /// The process that has the state folder.
 fn owner(switchman: &Switchman) -> Pid {
     let lock = std::fs::read_to_string(switchman.folder.path().join("state/lock")).unwrap();
-    Pid::from_raw(lock.trim().parse().unwrap()).unwrap()
+    Pid::from_raw(lock.lines().next().unwrap().parse().unwrap()).unwrap()
 }
 
 fn edit(switchman: &Switchman, from: &str, to: &str) {
@@ -127,11 +130,11 @@ fn script(switchman: &Switchman, text: &str) -> PathBuf {
 #[tokio::test]
 async fn three_upgrades_under_load_are_seen_by_nobody() {
     let mut switchman =
-        serving(Setup { top: "drain: 6s\nthreads: 2\n", service: "    workers: 2\n", ..Setup::default() })
+        serving(Setup { top: "drain: 10s\nthreads: 2\n", service: "    workers: 2\n", ..Setup::default() })
             .await;
     let before = workers(&switchman).await;
     let mut processes = vec![owner(&switchman)];
-    let load = Strict::start(&switchman);
+    let mut load = Strict::start(&switchman);
     load.more(100).await;
     let (mut socket, _) = {
         let stream = TcpStream::connect(switchman.address).await.unwrap();
@@ -142,7 +145,7 @@ async fn three_upgrades_under_load_are_seen_by_nobody() {
     ask(&mut idle).await.unwrap();
     for threads in [1, 3, 2] {
         let slow = tokio::spawn({
-            let url = switchman.url("/slow/2000");
+            let url = switchman.url("/slow/1000");
             async move { get(&url).await }
         });
         switchman
@@ -160,12 +163,18 @@ async fn three_upgrades_under_load_are_seen_by_nobody() {
             (answer["versions"].as_u64(), &answer["binary"]),
             (Some(1), &super::super::support::switchman::PROGRAM.into())
         );
-        assert_eq!(owner(&switchman).as_raw_nonzero().get() as u64, answer["pid"].as_u64().unwrap());
+        let pid = answer["pid"].as_i64().unwrap();
+        eventually("it has the state folder", || async {
+            (i64::from(owner(&switchman).as_raw_nonzero().get()) == pid).then_some(())
+        })
+        .await;
+        if processes.len() == 1 {
+            // The first process has it; it is told to end a tenth of the drain later at the earliest.
+            socket.send(Message::text("hello")).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+        }
         assert_eq!(workers(&switchman).await, before, "the same processes at the same addresses");
         assert_eq!(slow.await.unwrap().unwrap().status, 200, "what ran has ended well");
-        // The first process has it, and is still draining.
-        socket.send(Message::text("hello")).await.unwrap();
-        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
         processes.push(owner(&switchman));
         load.more(200).await;
         if processes.len() == 2 {
@@ -181,7 +190,7 @@ async fn three_upgrades_under_load_are_seen_by_nobody() {
             other => panic!("no Close frame but {other:?}"),
         }
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "streams end with the drain");
+    assert!(begun.elapsed() < Duration::from_secs(15), "streams end with the drain");
     assert!(switchman.ended().await.success(), "the first process has ended well");
     let failures = load.stop().await;
     assert!(failures.is_empty(), "{failures:?}");
@@ -243,7 +252,7 @@ async fn usr2_upgrades_to_what_the_configuration_says_now() {
 async fn a_new_binary_that_is_no_good_changes_nothing() {
     let switchman = serving(Setup { service: "    workers: 2\n", ..Setup::default() }).await;
     let (before, first) = (workers(&switchman).await, owner(&switchman));
-    let load = Strict::start(&switchman);
+    let mut load = Strict::start(&switchman);
     load.more(50).await;
     let upgrade = |more: Vec<String>| {
         let switchman = &switchman;
@@ -278,7 +287,8 @@ async fn a_new_binary_that_is_no_good_changes_nothing() {
     assert!(said.contains("`200` has no unit"), "{said}");
     edit(&switchman, "settle: 200", "settle: 200ms");
     edit(&switchman, "state: state", "state: elsewhere");
-    let said = upgrade(Vec::new()).await;
+    let socket = switchman.folder.path().join("state/admin.sock").display().to_string();
+    let said = upgrade(vec!["--admin".to_owned(), socket]).await;
     assert!(said.contains("cannot move from"), "{said}");
     edit(&switchman, "state: elsewhere", "state: state");
 
