@@ -1,5 +1,5 @@
-//! What a person may ask of switchman as a whole, and its answers: to read its configuration anew, and to give way
-//! to a new binary. [`crate::app`] does it; the admin API and signals ask.
+//! What a person may ask of switchman as a whole, and its answers: to read its configuration anew, to restart every
+//! version, and to give way to a new binary. [`crate::app`] does it; the admin API and signals ask.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ const ORDERS_WAITING: usize = 8;
 pub enum Order {
     /// To read the configuration anew.
     Reload(oneshot::Sender<Result<Reloaded, NotDone>>),
+    /// To restart every version that runs: a number of versions, or why not.
+    RestartAll(oneshot::Sender<Result<usize, NotDone>>),
     /// To start a new binary and to hand everything over to it.
     Upgrade {
         /// Which one; none: the one that this process was started from, as it is now.
@@ -130,6 +132,16 @@ impl ControlHandle {
     pub async fn reload(&self) -> Result<Reloaded, NotDone> {
         let (reply, answer) = oneshot::channel();
         self.orders.send(Order::Reload(reply)).await.map_err(|_| NotDone::gone())?;
+        answer.await.map_err(|_| NotDone::gone())?
+    }
+
+    /// Has every version that runs restarted, one worker at a time; answers with their number once that is accepted.
+    ///
+    /// # Errors
+    /// The supervisor refuses.
+    pub async fn restart_all(&self) -> Result<usize, NotDone> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(Order::RestartAll(reply)).await.map_err(|_| NotDone::gone())?;
         answer.await.map_err(|_| NotDone::gone())?
     }
 

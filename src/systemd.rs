@@ -21,10 +21,6 @@ use crate::handover::sockets::{Sockets, Unix};
 const STORED: &str = "switchman.";
 /// The most descriptors of one message to systemd; the kernel allows 253.
 const FDS_MAX: usize = 64;
-/// The variables in which systemd speaks to us, and to nobody that we start.
-pub const VARIABLES: [&str; 6] =
-    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"];
-
 /// The sockets that systemd gives us. Call it before anything is opened, and once.
 pub fn sockets() -> Sockets {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();

@@ -284,19 +284,10 @@ pub struct Reloaded {
     /// The keys of the configuration whose values are others now, as in `services.app.hosts`.
     pub changed: Vec<String>,
     /// Versions whose workers run as was configured before.
-    pub restart_needed: Vec<RestartNeeded>,
+    pub restart_needed: Vec<Named>,
     /// What may not be meant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<hint::Problem>,
-}
-
-/// A version whose workers run as was configured before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartNeeded {
-    /// The service.
-    pub service: String,
-    /// The version.
-    pub version: String,
 }
 
 /// The body of `POST /upgrade`; it may be left out.

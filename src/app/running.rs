@@ -12,7 +12,7 @@ use super::front::Certificates;
 use super::services::Services;
 use crate::admin;
 use crate::config::Config;
-use crate::control::{ControlHandle, Order};
+use crate::control::{ControlHandle, NotDone, Order};
 use crate::handover::Heir;
 use crate::handover::sockets::Sockets;
 use crate::proxy::{Drained, ProxyHandle};
@@ -86,6 +86,12 @@ impl Running {
                 let done = self.reload().await;
                 systemd::ready("serving");
                 let _ = reply.send(done);
+                None
+            }
+            Order::RestartAll(reply) => {
+                let asked = self.supervisor.restart_all(None).await;
+                let asked = asked.map_err(|refused| NotDone::refused(refused.message, refused.hint));
+                let _ = reply.send(asked.map(|versions| versions.len()));
                 None
             }
             Order::Upgrade { binary, within, reply } => match self.upgrade(binary, within, stop).await {

@@ -44,7 +44,7 @@ pub(super) async fn reload(args: ReloadArgs) -> Result<(), Failure> {
         [] => output::note("nothing has changed"),
         keys => output::note(&format!("changed: {}", keys.join(", "))),
     }
-    for types::RestartNeeded { service, version } in &done.restart_needed {
+    for types::Named { service, version } in &done.restart_needed {
         output::note(&format!("{service}: the workers of {version} run as was configured before"));
         output::note(&format!("hint: switchman restart {version} --service {service}"));
     }

@@ -1,6 +1,5 @@
 //! What people and service managers send to a long-running command. TERM and INT ask it to end, HUP to read its
-//! configuration anew, USR2 to give way to a new binary. USR1, which means something to other servers, must not
-//! end it by accident.
+//! configuration anew, USR1 to restart every version that runs, USR2 to give way to a new binary.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -52,11 +51,13 @@ pub(super) fn follow(control: &ControlHandle) -> Result<JoinSet<()>, Failure> {
             }
         }
     });
+    let asked = control.clone();
     tasks.spawn(async move {
         while usr1.recv().await.is_some() {
-            tracing::warn!(
-                "the signal USR1 changes nothing: workers are replaced by `switchman restart VERSION`"
-            );
+            match asked.restart_all().await {
+                Ok(versions) => tracing::info!(versions, "the signal USR1 restarts everything that runs"),
+                Err(not_done) => tell("USR1", &not_done),
+            }
         }
     });
     Ok(tasks)

@@ -148,7 +148,9 @@ impl Supervisor {
         let mut versions: BTreeMap<Key, Vec<Found>> = BTreeMap::new();
         for (record, descriptor) in fitting {
             let address = Address::from(&record.address);
-            let Some(place) = self.places.claim(&address) else {
+            let seat = (record.service.clone(), record.version.clone(), record.worker);
+            let inherited = record.inherited.then_some((seat, &descriptor, record.pid));
+            let Some(place) = self.places.claim(&address, inherited) else {
                 tracing::error!(pid = record.pid, %address, "two workers are recorded for one address; this one is ended");
                 continue;
             };

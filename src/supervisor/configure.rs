@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::memory::Memory;
-use super::{Key, Service, Supervisor, lifecycle};
+use super::{Key, Service, Supervisor, isolated, lifecycle};
 use crate::config;
 use crate::version::{ServiceName, VersionId};
 
@@ -17,6 +17,8 @@ impl Supervisor {
         &mut self,
         services: BTreeMap<ServiceName, config::Service>,
     ) -> Vec<(ServiceName, VersionId)> {
+        self.settings.services.clone_from(&services);
+        self.cgroups = isolated::prepare(&self.settings).map(Arc::new);
         let removed = |key: &Key| !services.contains_key(&key.service);
         for key in self.keys().into_iter().filter(removed) {
             tracing::info!(service = %key.service, version = %key.version, "its service is gone from the configuration");

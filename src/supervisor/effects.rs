@@ -95,6 +95,7 @@ impl Supervisor {
             run,
             spec,
             places: self.places.clone(),
+            cgroups: self.cgroups.clone(),
             logs: self.logs.clone(),
             turns: self.turns.clone(),
             urgency: None,

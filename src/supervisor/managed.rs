@@ -12,11 +12,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::files::Files;
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
 use super::upkeep::Upkeep;
-use crate::config::{Delivery, RunSpec};
+use crate::config::{Delivery, RunSpec, UpstreamAt};
 use crate::drain::{Patience, Window};
 use crate::metrics::VersionCounters;
 use crate::registry::{self, Address, Upstream};
-use crate::version::{ServiceName, VersionId, VersionState};
+use crate::version::{ServiceName, VersionId, VersionState, WorkerId, WorkerState};
 
 /// One version.
 #[derive(Debug)]
@@ -42,6 +42,9 @@ pub(crate) struct Managed {
     /// What is known of what lies in it.
     pub(crate) files: Files,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
+    /// The sockets of workers that are about to be started again: connections wait there.
+    open: BTreeMap<WorkerId, Arc<Upstream>>,
+    threads: usize,
     state: (VersionState, Timestamp),
     /// How its requests are delivered.
     pub(crate) delivery: Arc<Delivery>,
@@ -111,6 +114,8 @@ impl Managed {
             restart_when_ready: false,
             files: Files::default(),
             processes: BTreeMap::new(),
+            open: BTreeMap::new(),
+            threads,
             state: (VersionState::Arriving, now),
             delivery,
             counters: Arc::new(VersionCounters::new(threads)),
@@ -144,6 +149,49 @@ impl Managed {
         Patience { requests: running.spec.stop.drain, streams: self.delivery.streams }
     }
 
+    /// The workers that are to have a process and have none, or one that ends: a process is about to be started.
+    pub(crate) fn waiting_for_process(&self, view: &registry::Version) -> Vec<WorkerId> {
+        let waits = |worker: &&registry::Worker| {
+            self.life.is_wanted() && (worker.address.is_none() || worker.state == WorkerState::Stopping)
+        };
+        view.workers.iter().filter(waits).map(|worker| worker.id).collect()
+    }
+
+    /// Notes that a ready process has ended by itself whose socket waits for the next one: what is sent there from now
+    /// on is sent to that. `serial` is not used for anything else.
+    pub(crate) fn keep_open(&mut self, process: ProcessId, serial: u64) {
+        let was_ready = self.life.ready().any(|ready| ready == process);
+        let worker = self.life.worker_of(process);
+        if let (Some(worker), Some(running), true) = (worker, self.processes.get(&process), was_ready)
+            && running.spec.upstream == UpstreamAt::Inherit
+            && let Some(before) = &running.upstream
+        {
+            let (address, protocol, threads) = (before.address.clone(), before.protocol, self.threads);
+            self.open.insert(worker, Arc::new(Upstream::new(serial, worker, address, protocol, threads)));
+        }
+    }
+
+    /// Gives a process that is ready its data-plane side; `serial` is not used for anything else.
+    pub(crate) fn give_upstream(&mut self, process: ProcessId, serial: u64) {
+        let worker = self.life.worker_of(process);
+        if let (Some(worker), Some(running)) = (worker, self.processes.get_mut(&process))
+            && let Some(address) = running.address.clone()
+        {
+            let open = self.open.remove(&worker).filter(|open| open.address == address);
+            let protocol = running.spec.protocol;
+            let new = || Arc::new(Upstream::new(serial, worker, address, protocol, self.threads));
+            running.upstream = Some(open.unwrap_or_else(new));
+        }
+    }
+
+    /// The process has not become ready: nobody knows when its worker will be.
+    pub(crate) fn has_failed(&mut self, process: ProcessId) {
+        let passed = self.processes.get(&process).is_some_and(|running| running.upstream.is_some());
+        if let Some(worker) = self.life.worker_of(process).filter(|_| !passed) {
+            self.open.remove(&worker);
+        }
+    }
+
     /// What is published of it.
     pub(crate) fn view(&mut self) -> registry::Version {
         let state = self.life.state();
@@ -158,6 +206,13 @@ impl Managed {
             }
         }
         let upstream = |process| self.processes.get(&process).and_then(|p: &Running| p.upstream.clone());
+        let mut ready: Vec<Arc<Upstream>> = self.life.ready().filter_map(upstream).collect();
+        let (life, wanted) = (&self.life, self.life.is_wanted());
+        self.open.retain(|worker, _| wanted && life.workers().any(|(known, ..)| known == *worker));
+        if ready.is_empty() {
+            // Better to wait for a moment than to be refused.
+            ready.extend(self.open.values().cloned());
+        }
         registry::Version {
             service: self.service.clone(),
             id: self.version.clone(),
@@ -182,7 +237,7 @@ impl Managed {
                     }
                 })
                 .collect(),
-            ready: self.life.ready().filter_map(upstream).collect(),
+            ready,
             wake: self.upkeep.wake.clone(),
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),

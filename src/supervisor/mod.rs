@@ -14,17 +14,21 @@
 pub mod command;
 pub mod output;
 
+mod accepted;
 mod adopt;
 mod answer;
 mod autoscale;
 mod configure;
 mod effects;
+mod ending;
 mod fingerprint;
 mod files;
 mod folder;
 mod get;
 mod health;
 mod hooks;
+mod inherit;
+mod isolated;
 mod launch;
 mod leftover;
 mod lifecycle;
@@ -32,6 +36,7 @@ mod main_process;
 mod live;
 mod managed;
 mod memory;
+mod notify;
 mod pipes;
 mod place;
 mod port;
@@ -66,6 +71,7 @@ use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use adopt::Succession;
 use command::{Ask, How, SupervisorHandle};
+use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -177,6 +183,7 @@ struct Supervisor {
     registry: Registry,
     live: Arc<Live>,
     places: Places,
+    cgroups: Option<Arc<Cgroups>>,
     logs: LogStore,
     turns: Turns,
     succession: Succession,
@@ -269,6 +276,7 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
         })
         .collect();
     let places = Places::new(settings.state.join(RUN_FOLDER));
+    let cgroups = isolated::prepare(&settings).map(Arc::new);
     let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
         settings,
@@ -276,6 +284,7 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
         registry,
         live,
         places,
+        cgroups,
         logs,
         turns,
         succession: Succession::new(returned, holds_back),
@@ -404,7 +413,9 @@ impl Supervisor {
 
     fn publish(&mut self, key: &Key) {
         let Some(service) = self.services.get_mut(&key.service) else { return };
-        let Some(view) = service.versions.get_mut(&key.version).map(Managed::view) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
+        let view = version.view();
+        self.places.keep_only(&key.service, &key.version, &version.waiting_for_process(&view));
         let gone = view.state == VersionState::Gone;
         if gone {
             service.versions.remove(&key.version);

@@ -17,9 +17,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::launch::{self, Identity};
+use super::ending::{KILL_MAX, kill, successor, until_empty};
+use super::launch::cgroup::{Cgroup, Cgroups};
+use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, ProcessId};
-use super::main_process::{self, MainProcess};
+use super::main_process::MainProcess;
+use super::notify::Notified;
 use super::output::{LogStore, Printer, Stream};
 use super::pipes::{self, Output};
 use super::place::{Place, Places};
@@ -38,14 +41,10 @@ const IDLE_FOR: Duration = Duration::from_secs(5);
 const IDLE_TICKS: u64 = 25;
 /// How long what is left in its pipes is read after a process tree has ended.
 const OUTPUT_AFTER_END: Duration = Duration::from_secs(1);
-/// After KILL, how long to wait for a process to vanish. Only one that hangs in the kernel takes longer.
-const KILL_MAX: Duration = Duration::from_secs(10);
 /// A process that ends well may have left the work to one that it has forked: how long that one has to write its
 /// number into `PIDFILE`, before the worker was ready and after.
 const FORK_MAX: Duration = Duration::from_secs(3);
 const FORK_MAX_READY: Duration = Duration::from_millis(250);
-/// Between two looks for that.
-const FORK_LOOK: Duration = Duration::from_millis(10);
 /// Lines of its output that the reason of a failure quotes.
 const QUOTED_LINES: usize = 10;
 /// Of a quoted line, so many characters.
@@ -58,6 +57,8 @@ pub(crate) struct Launch {
     pub(crate) run: RunCommand,
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) places: Places,
+    /// Where control groups can be made, if they can.
+    pub(crate) cgroups: Option<Arc<Cgroups>>,
     pub(crate) logs: LogStore,
     /// Where it waits for its turn ...
     pub(crate) turns: Turns,
@@ -142,6 +143,8 @@ struct Process {
     printer: u32,
     /// Held until nothing of the process is left.
     place: Place,
+    cgroup: Option<Cgroup>,
+    notified: Option<Notified>,
     tree: SharedTree,
     readers: Vec<JoinHandle<()>>,
 }
@@ -219,21 +222,22 @@ impl Launch {
 /// recorded, whatever becomes of this task.
 fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
     let Launch { who, run, spec, .. } = launch;
-    let why = |what: &str, error: &dyn std::fmt::Display| format!("could not be started: {what}: {error}");
-    let folder = who.pidfile.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| why(&format!("the folder {}", folder.display()), &e))?;
-    let place = launch.places.pick(spec.upstream).map_err(|e| format!("could not be started: {e}"))?;
-    let address = place.address();
-    let mut command = launch::command(run, spec, who, &address);
-    let [out, err] = pipes::paths(&who.pidfile);
-    command.stdout(pipes::make(&out).map_err(|e| why("its standard output", &e))?);
-    command.stderr(pipes::make(&err).map_err(|e| why("its standard error", &e))?);
+    let outfit = Outfit::prepare(spec, who, &launch.places, launch.cgroups.as_deref());
+    let outfit = outfit.map_err(|why| format!("could not be started: {why}"))?;
     // A reader before the process, and the writing ends closed here after it: the end is seen when it lets go of them.
-    let child = command.spawn();
-    let child = child
-        .map_err(|e| format!("could not be started: {}", launch::explain_spawn(&e, run, &who.folder)))?;
+    let child = launch::command(run, spec, who, &outfit).and_then(|mut command| {
+        let [out, err] = pipes::paths(&who.pidfile);
+        command.stdout(pipes::make(&out, spec.isolation.account.as_ref())?);
+        command.stderr(pipes::make(&err, spec.isolation.account.as_ref())?);
+        command.spawn()
+    });
+    let child = child.map_err(|error| {
+        outfit.discard();
+        format!("could not be started: {}", launch::explain_spawn(&error, run, &who.folder))
+    })?;
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
+    let Outfit { place, cgroup, notify } = outfit;
     let record = Record {
         service: who.service.clone(),
         version: who.version.clone(),
@@ -243,7 +247,9 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
         pid,
         started: record::started(pid).unwrap_or_default(),
         boot: record::boot().unwrap_or_default(),
-        address: (&address).into(),
+        address: (&place.address()).into(),
+        inherited: matches!(place, Place::Listener(_)),
+        cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
         h2c: spec.protocol == Protocol::H2c,
         command: fingerprint::of(run, spec),
         folder: who.folder.clone(),
@@ -254,13 +260,15 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
         grace: spec.stop.grace,
         drain: spec.stop.drain,
     };
-    let tree = Tree::new(pid, &who.pidfile);
+    let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile).in_cgroup(cgroup.clone())));
     let process = Process {
         main: MainProcess::Child(child),
         record,
         printer: pid,
         place,
-        tree: Arc::new(Mutex::new(tree)),
+        cgroup,
+        notified: notify.map(|socket| socket.listen(tree.clone())),
+        tree,
         readers: launch.read_output(pid),
     };
     process.write_down();
@@ -271,9 +279,12 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
 fn adopt(launch: &Launch, found: Found) -> Result<Process, String> {
     let Found { record, descriptor, place } = found;
     let main = MainProcess::known(descriptor).map_err(|e| format!("cannot be watched: {e}"))?;
-    let tree = Arc::new(Mutex::new(Tree::adopted(&record)));
+    // Where its main process is in it, the rest is.
+    let cgroup = record.cgroup.as_deref().and_then(Cgroup::open);
+    let cgroup = cgroup.filter(|cgroup| cgroup.members().contains(&record.pid.cast_signed()));
+    let tree = Arc::new(Mutex::new(Tree::adopted(&record).in_cgroup(cgroup.clone())));
     let readers = launch.read_output(record.pid);
-    Ok(Process { main, printer: record.pid, record, place, tree, readers })
+    Ok(Process { main, printer: record.pid, record, place, cgroup, notified: None, tree, readers })
 }
 
 impl Process {
@@ -321,14 +332,19 @@ impl Process {
         reporter: &Reporter,
     ) -> Watched {
         let (address, tree) = (self.place.address(), self.tree.clone());
-        let deadline = Instant::now() + launch.spec.ready.deadline;
-        let readiness = async {
-            let verdict = readiness::wait(&launch.spec, &address, &tree, reporter).await;
-            if verdict == Verdict::Ready {
+        let said = self.notified.as_ref().map(Notified::said);
+        // One that was ready under an earlier switchman is warm.
+        let is_warm = self.record.ready;
+        let check = async || {
+            let deadline = Instant::now() + launch.spec.ready.deadline;
+            let said = said.clone();
+            let verdict = readiness::wait(&launch.spec, &launch.who, &address, said, &tree, reporter).await;
+            if verdict == Verdict::Ready && !is_warm {
                 warm::warm(launch, &address, deadline, reporter).await;
             }
             verdict
         };
+        let readiness = check();
         let (idle, liveness) = (idle(&tree), live::watch(launch, &address, reporter));
         tokio::pin!(readiness, idle, liveness);
         let (mut waiting, mut passed) = (true, false);
@@ -343,7 +359,7 @@ impl Process {
                         Ok(Some(_)) | Err(_) => return Watched::Exited { status, passed },
                     };
                     let successor = tokio::select! {
-                        successor = successor(&tree, &launch.who.pidfile, time) => successor,
+                        successor = successor(&tree, time) => successor,
                         _ = &mut *told => return Watched::Told,
                     };
                     let Some((pid, main)) = successor else { return Watched::Exited { status, passed } };
@@ -352,9 +368,15 @@ impl Process {
                     self.record.started = record::started(pid).unwrap_or_default();
                     self.write_down();
                     reporter.send(self.spawned()).await;
+                    readiness.set(check());
                 }
                 _ = &mut *told => return Watched::Told,
                 verdict = &mut readiness, if waiting => {
+                    // It may be forking away at this moment: then who listens is not yet known to be of its tree.
+                    if verdict == Verdict::PortTaken && !ask(&tree, |tree| tree.root_runs()).await {
+                        readiness.set(check());
+                        continue;
+                    }
                     waiting = false;
                     turn = None;
                     passed = verdict == Verdict::Ready;
@@ -380,19 +402,24 @@ impl Process {
         // A socket has a path that nobody else was given.
         let port = match &self.place {
             Place::Port(port) if !passed => Some(port.address().port()),
-            Place::Port(_) | Place::Socket(_) => None,
+            Place::Port(_) | Place::Socket(_) | Place::Listener(_) => None,
         };
         let taken = match port {
             Some(port) => ask(&self.tree, move |tree| tree.who_listens(port)).await == Listener::Other,
             None => false,
         };
         kill(&self.tree).await;
+        let out_of_memory = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.out_of_memory() > 0);
         self.finish().await;
         let Identity { service, version, worker, .. } = &launch.who;
         let lines = launch.logs.tail(service, version, (*worker, self.printer), QUOTED_LINES);
         let how = match status {
             Ok(status) => launch::explain_exit(status, &launch.run),
             Err(error) => format!("ended, and its status cannot be read: {error}"),
+        };
+        let how = match out_of_memory {
+            true => format!("{how}; it needed more than its `cgroup.memory_max`"),
+            false => how,
         };
         match port {
             Some(port) if taken || lines.iter().any(|line| says_in_use(line)) => {
@@ -426,6 +453,9 @@ impl Process {
                 reader.abort();
             }
         }
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.remove_emptied().await;
+        }
     }
 
     /// Leaves it running for the next switchman.
@@ -435,30 +465,6 @@ impl Process {
             let _ = reader.await;
         }
         self.place.leave();
-    }
-}
-
-/// The process that has taken over from a main process that has ended: the member of its tree that `pidfile` names.
-/// Waits for it for `time`, while there is a member at all.
-async fn successor(tree: &SharedTree, pidfile: &Path, time: Duration) -> Option<(u32, MainProcess)> {
-    let begun = Instant::now();
-    loop {
-        let last = begun.elapsed() >= time;
-        let named = std::fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse().ok());
-        // Opened before it is looked up: the descriptor stays with the process that is found to be a member.
-        let descriptor = named.and_then(|pid: u32| Some((pid, main_process::open(pid).ok()?)));
-        let members = ask(tree, Tree::look).await;
-        if let Some((pid, descriptor)) = descriptor
-            && members.contains(&pid.cast_signed())
-            && let Ok(main) = MainProcess::known(descriptor)
-        {
-            ask(tree, move |tree| tree.root_is(pid)).await;
-            return Some((pid, main));
-        }
-        if last || members.is_empty() {
-            return None;
-        }
-        tokio::time::sleep(FORK_LOOK).await;
     }
 }
 
@@ -492,29 +498,4 @@ fn quote(how: &str, lines: &[Arc<str>]) -> String {
         text.extend(line.chars().take(QUOTED_CHARS));
     }
     text
-}
-
-/// KILL to the whole tree, until nothing of it is left.
-async fn kill(tree: &SharedTree) {
-    if tokio::time::timeout(KILL_MAX, until_empty(tree, Some(Signal::KILL))).await.is_err() {
-        let left = ask(tree, Tree::look).await;
-        tracing::error!(?left, "these processes do not end after KILL; they hang in the kernel");
-    }
-}
-
-/// Waits until the tree is empty, sending `signal` at each look. /proc tells nobody when a tree becomes empty, so
-/// this looks again and again, less often each time.
-async fn until_empty(tree: &SharedTree, signal: Option<Signal>) {
-    let mut pause = Duration::from_millis(5);
-    loop {
-        let left = match signal {
-            Some(signal) => ask(tree, move |tree| tree.signal(signal)).await,
-            None => ask(tree, |tree| !tree.look().is_empty()).await,
-        };
-        if !left {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(250));
-    }
 }

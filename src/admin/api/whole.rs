@@ -15,7 +15,7 @@ use crate::version::{ServiceName, VersionId};
 
 pub(super) async fn reload(State(state): State<AdminState>) -> Result<Json<types::Reloaded>, ApiError> {
     let done = state.control.reload().await?;
-    let version = |(service, version): (ServiceName, VersionId)| types::RestartNeeded {
+    let version = |(service, version): (ServiceName, VersionId)| types::Named {
         service: service.to_string(),
         version: version.to_string(),
     };

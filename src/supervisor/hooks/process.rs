@@ -1,5 +1,6 @@
 //! One run of one hook, as a task: start it, read what it prints, and end it with everything it has started.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -51,7 +52,7 @@ impl Job {
     pub(crate) async fn run(&self, told: &CancellationToken) -> Result<(), Unfinished> {
         let kind = self.kind;
         let failed = |why: String| Unfinished::Failed(format!("{kind} {why}"));
-        let mut child = self.command().spawn().map_err(|error| {
+        let mut child = self.command().and_then(|mut command| command.spawn()).map_err(|error| {
             failed(format!(
                 "could not be started: {}",
                 launch::explain_spawn(&error, &self.hook.run, &self.folder)
@@ -89,7 +90,8 @@ impl Job {
         Err(failed(why))
     }
 
-    fn command(&self) -> Command {
+    /// It runs as whom the workers run: what it starts may have been uploaded.
+    fn command(&self) -> io::Result<Command> {
         let mut command = match &self.hook.run {
             RunCommand::Shell(text) => {
                 let mut command = Command::new("sh");
@@ -102,9 +104,9 @@ impl Job {
                 command
             }
         };
+        launch::environment::basis(&mut command, &self.spec);
         command
             .current_dir(&self.folder)
-            .envs(&self.spec.env)
             // It is no worker: it must not take switchman's own for its.
             .env_remove("PORT")
             .env_remove("SOCKET")
@@ -120,7 +122,8 @@ impl Job {
             .process_group(0)
             // The last resort, should this task die; it ends the whole tree itself.
             .kill_on_drop(true);
-        command
+        launch::confine(&mut command, &self.spec.isolation)?;
+        Ok(command)
     }
 
     fn printer(&self, pid: u32, stream: Stream) -> Printer {

@@ -18,4 +18,5 @@ mod streams;
 mod tls;
 mod unix;
 mod upgrade;
+mod uploads;
 mod versions_json;

@@ -7,9 +7,13 @@ mod autoscale;
 mod daemons;
 mod faults;
 mod hooks;
+mod inherit;
+mod isolation;
 mod life;
+mod notify;
 mod retention;
 mod sleep;
+mod starts;
 mod stop;
 mod unix;
 
