@@ -49,7 +49,8 @@ pub(crate) struct Managed {
     open: BTreeMap<WorkerId, Arc<Upstream>>,
     threads: usize,
     state: (VersionState, Timestamp),
-    delivery: Arc<Delivery>,
+    /// How its requests are delivered.
+    pub(crate) delivery: Arc<Delivery>,
     pub(crate) counters: Arc<VersionCounters>,
 }
 
