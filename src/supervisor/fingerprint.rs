@@ -6,7 +6,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::config::{Protocol, RunCommand, RunSpec, UpstreamAt};
+use crate::config::{CgroupLimits, Isolation, Protocol, RunCommand, RunSpec, UpstreamAt};
 
 /// The fingerprint of a process that is started with `run` and `spec`.
 pub(crate) fn of(run: &RunCommand, spec: &RunSpec) -> String {
@@ -27,6 +27,8 @@ pub(crate) fn of(run: &RunCommand, spec: &RunSpec) -> String {
         Protocol::Http1 => {}
         Protocol::H2c => said.push(("protocol", "h2c")),
     }
+    let isolation = isolation(&spec.isolation);
+    said.extend(isolation.iter().map(|(key, value)| (*key, value.as_str())));
     let mut hash = Xxh3::new();
     for part in said.iter().flat_map(|(key, value)| [key, value]) {
         hash.update(&(part.len() as u64).to_le_bytes());
@@ -35,11 +37,40 @@ pub(crate) fn of(run: &RunCommand, spec: &RunSpec) -> String {
     format!("{:016x}", hash.digest())
 }
 
+/// As whom and within which limits it runs, key by key, where that is not as switchman itself does.
+fn isolation(isolation: &Isolation) -> Vec<(&'static str, String)> {
+    let Isolation { account, umask, rlimits, nice, oom_score_adj, no_new_privs, cgroup } = isolation;
+    let mut said = Vec::new();
+    if let Some(account) = account {
+        said.push(("uid", account.uid.to_string()));
+        said.push(("gid", account.gid.to_string()));
+        said.extend(account.groups.iter().map(|gid| ("group", gid.to_string())));
+    }
+    for limit in rlimits {
+        said.push(("rlimit", limit.resource.name().to_owned()));
+        said.extend(
+            [limit.soft, limit.hard].map(|limit| ("to", limit.map_or_else(String::new, |n| n.to_string()))),
+        );
+    }
+    let numbers = [
+        ("umask", umask.map(i64::from)),
+        ("nice", nice.map(i64::from)),
+        ("oom_score_adj", oom_score_adj.map(i64::from)),
+        ("no_new_privs", no_new_privs.then_some(1)),
+    ];
+    said.extend(numbers.into_iter().filter_map(|(key, number)| Some((key, number?.to_string()))));
+    let CgroupLimits { memory_max, cpu_max, pids_max } = cgroup;
+    let limits = [("memory_max", memory_max), ("cpu_max", cpu_max), ("pids_max", pids_max)];
+    said.extend(limits.into_iter().filter_map(|(key, limit)| Some((key, (*limit)?.to_string()))));
+    said
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Account;
 
     #[test]
     fn it_changes_with_the_process_alone_and_stays_as_it_is_over_versions() {
@@ -57,6 +88,8 @@ mod tests {
             env: pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             ..spec.clone()
         };
+        let isolated = |isolation| RunSpec { isolation, ..spec.clone() };
+        let account = |uid, gid| Account { uid, gid, groups: vec![gid], person: None };
         let words = |words: &[&str]| RunCommand::Exec(words.iter().map(|word| word.to_string()).collect());
         let mut all = vec![
             first,
@@ -65,6 +98,10 @@ mod tests {
             of(&words(&["node server.js"]), &spec),
             of(&run, &RunSpec { upstream: UpstreamAt::Unix, ..spec.clone() }),
             of(&run, &RunSpec { protocol: Protocol::H2c, ..spec.clone() }),
+            of(&run, &isolated(Isolation { nice: Some(5), ..Isolation::default() })),
+            of(&run, &isolated(Isolation { umask: Some(5), ..Isolation::default() })),
+            of(&run, &isolated(Isolation { account: Some(account(1, 1)), ..Isolation::default() })),
+            of(&run, &isolated(Isolation { account: Some(account(1, 2)), ..Isolation::default() })),
             of(&run, &env(&[("A", "b")])),
             of(&run, &env(&[("A", ""), ("b", "")])),
         ];
