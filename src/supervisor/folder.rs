@@ -155,6 +155,7 @@ impl Supervisor {
             version.followed = None;
             version.files.started(SystemTime::now());
         }
+        version.files.started(SystemTime::now());
         match self.read_spec(key) {
             Ok(workers) if runs || !self.prepare_first(key) => {
                 self.step(key, lifecycle::Event::Start { workers });
