@@ -12,6 +12,7 @@ mod faults;
 mod grpc;
 mod keep;
 mod logs;
+mod life;
 mod promote;
 mod reload;
 mod rules;
