@@ -22,7 +22,7 @@ use super::launch::cgroup::{Cgroup, Cgroups};
 use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, Health, ProcessId};
 use super::main_process::MainProcess;
-use super::notify::Notified;
+use super::notify::{Notified, NotifySocket};
 use super::output::{LogStore, Printer, Stream};
 use super::pipes::{self, Output};
 use super::place::{Place, Places};
@@ -236,6 +236,7 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
     let Outfit { place, cgroup, notify } = outfit;
+    let notify_path = notify.as_ref().map(|socket| socket.path().to_owned());
     let record = Record {
         service: who.service.clone(),
         version: who.version.clone(),
@@ -248,6 +249,7 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
         address: (&place.address()).into(),
         inherited: matches!(place, Place::Listener(_)),
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+        notify: notify_path,
         h2c: spec.protocol == Protocol::H2c,
         command: fingerprint::of(run, spec),
         folder: who.folder.clone(),
@@ -281,8 +283,15 @@ fn adopt(launch: &Launch, found: Found) -> Result<Process, String> {
     let cgroup = record.cgroup.as_deref().and_then(Cgroup::open);
     let cgroup = cgroup.filter(|cgroup| cgroup.members().contains(&record.pid.cast_signed()));
     let tree = Arc::new(Mutex::new(Tree::adopted(&record).in_cgroup(cgroup.clone())));
+    let notified = record.notify.as_deref().and_then(|path| {
+        let guard = launch.places.claim_for_notify(path);
+        let socket = NotifySocket::again(guard, launch.spec.isolation.account.as_ref());
+        let socket =
+            socket.inspect_err(|e| tracing::error!(pid = record.pid, "nothing it says is heard: {e}"));
+        Some(socket.ok()?.listen(tree.clone()))
+    });
     let readers = launch.read_output(record.pid);
-    Ok(Process { main, printer: record.pid, record, place, cgroup, notified: None, tree, readers })
+    Ok(Process { main, printer: record.pid, record, place, cgroup, notified, tree, readers })
 }
 
 impl Process {
@@ -330,9 +339,9 @@ impl Process {
         reporter: &Reporter,
     ) -> Watched {
         let (address, tree) = (self.place.address(), self.tree.clone());
-        let said = self.notified.as_ref().map(Notified::said);
-        // One that was ready under an earlier switchman is warm.
+        // One that was ready under an earlier switchman is warm, and has said all that it had to.
         let is_warm = self.record.ready;
+        let said = self.notified.as_ref().filter(|_| !is_warm).map(Notified::said);
         let check = async || {
             let deadline = Instant::now() + launch.spec.ready.deadline;
             let said = said.clone();
