@@ -11,6 +11,7 @@ mod deploy;
 mod faults;
 mod grpc;
 mod keep;
+mod logs;
 mod promote;
 mod rules;
 mod streams;
