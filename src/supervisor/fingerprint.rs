@@ -6,63 +6,71 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::config::{CgroupLimits, Isolation, Protocol, RunCommand, RunSpec, UpstreamAt};
+use crate::config::{Isolation, Protocol, RunCommand, RunSpec, UpstreamAt};
 
 /// The fingerprint of a process that is started with `run` and `spec`.
 pub(crate) fn of(run: &RunCommand, spec: &RunSpec) -> String {
-    let mut said: Vec<(&str, &str)> = Vec::new();
+    let mut said = Said(Xxh3::new());
     match run {
-        RunCommand::Shell(text) => said.push(("shell", text)),
-        RunCommand::Exec(words) => said.extend(words.iter().map(|word| ("exec", word.as_str()))),
+        RunCommand::Shell(text) => said.that("shell", text),
+        RunCommand::Exec(words) => words.iter().for_each(|word| said.that("exec", word)),
     }
     for (name, value) in &spec.env {
-        said.extend([("env", name.as_str()), ("value", value)]);
+        said.that("env", name);
+        said.that("value", value);
     }
     match spec.upstream {
         UpstreamAt::Port => {}
-        UpstreamAt::Unix => said.push(("upstream", "unix")),
-        UpstreamAt::Inherit => said.push(("upstream", "inherit")),
+        UpstreamAt::Unix => said.that("upstream", "unix"),
+        UpstreamAt::Inherit => said.that("upstream", "inherit"),
     }
     match spec.protocol {
         Protocol::Http1 => {}
-        Protocol::H2c => said.push(("protocol", "h2c")),
+        Protocol::H2c => said.that("protocol", "h2c"),
     }
-    let isolation = isolation(&spec.isolation);
-    said.extend(isolation.iter().map(|(key, value)| (*key, value.as_str())));
-    let mut hash = Xxh3::new();
-    for part in said.iter().flat_map(|(key, value)| [key, value]) {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    format!("{:016x}", hash.digest())
+    said.isolation(&spec.isolation);
+    format!("{:016x}", said.0.digest())
 }
 
-/// As whom and within which limits it runs, key by key, where that is not as switchman itself does.
-fn isolation(isolation: &Isolation) -> Vec<(&'static str, String)> {
-    let Isolation { account, umask, rlimits, nice, oom_score_adj, no_new_privs, cgroup } = isolation;
-    let mut said = Vec::new();
-    if let Some(account) = account {
-        said.push(("uid", account.uid.to_string()));
-        said.push(("gid", account.gid.to_string()));
-        said.extend(account.groups.iter().map(|gid| ("group", gid.to_string())));
+/// What was said so far. A part's length goes before it, so that no two sequences of parts look alike.
+struct Said(Xxh3);
+
+impl Said {
+    fn that(&mut self, name: &str, value: &str) {
+        for part in [name, value] {
+            self.0.update(&(part.len() as u64).to_le_bytes());
+            self.0.update(part.as_bytes());
+        }
     }
-    for limit in rlimits {
-        said.push(("rlimit", limit.resource.name().to_owned()));
-        said.extend(
-            [limit.soft, limit.hard].map(|limit| ("to", limit.map_or_else(String::new, |n| n.to_string()))),
-        );
+
+    fn number(&mut self, name: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            self.that(name, &value.to_string());
+        }
     }
-    let numbers = [
-        ("umask", umask.map(i64::from)),
-        ("nice", nice.map(i64::from)),
-        ("oom_score_adj", oom_score_adj.map(i64::from)),
-        ("no_new_privs", no_new_privs.then_some(1)),
-    ];
-    said.extend(numbers.into_iter().filter_map(|(key, number)| Some((key, number?.to_string()))));
-    let CgroupLimits { memory_max, cpu_max, pids_max } = cgroup;
-    let limits = [("memory_max", memory_max), ("cpu_max", cpu_max), ("pids_max", pids_max)];
-    said.extend(limits.into_iter().filter_map(|(key, limit)| Some((key, (*limit)?.to_string()))));
-    said
+
+    fn isolation(&mut self, isolation: &Isolation) {
+        let Isolation { account, umask, rlimits, nice, oom_score_adj, no_new_privs, cgroup } = isolation;
+        if let Some(account) = account {
+            self.number("user", Some(account.uid));
+            self.number("group", Some(account.gid));
+            account.groups.iter().for_each(|group| self.number("groups", Some(group)));
+        }
+        self.number("umask", *umask);
+        for limit in rlimits {
+            self.that("rlimit", limit.resource.name());
+            self.number("soft", limit.soft);
+            self.number("hard", limit.hard);
+        }
+        self.number("nice", *nice);
+        self.number("oom_score_adj", *oom_score_adj);
+        if *no_new_privs {
+            self.that("no_new_privs", "true");
+        }
+        self.number("cgroup.memory_max", cgroup.memory_max);
+        self.number("cgroup.cpu_max", cgroup.cpu_max);
+        self.number("cgroup.pids_max", cgroup.pids_max);
+    }
 }
 
 #[cfg(test)]
@@ -70,7 +78,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Account;
 
     #[test]
     fn it_changes_with_the_process_alone_and_stays_as_it_is_over_versions() {
@@ -88,8 +95,11 @@ mod tests {
             env: pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             ..spec.clone()
         };
-        let isolated = |isolation| RunSpec { isolation, ..spec.clone() };
-        let account = |uid, gid| Account { uid, gid, groups: vec![gid], person: None };
+        let isolated = |change: fn(&mut Isolation)| {
+            let mut spec = spec.clone();
+            change(&mut spec.isolation);
+            spec
+        };
         let words = |words: &[&str]| RunCommand::Exec(words.iter().map(|word| word.to_string()).collect());
         let mut all = vec![
             first,
@@ -98,10 +108,11 @@ mod tests {
             of(&words(&["node server.js"]), &spec),
             of(&run, &RunSpec { upstream: UpstreamAt::Unix, ..spec.clone() }),
             of(&run, &RunSpec { protocol: Protocol::H2c, ..spec.clone() }),
-            of(&run, &isolated(Isolation { nice: Some(5), ..Isolation::default() })),
-            of(&run, &isolated(Isolation { umask: Some(5), ..Isolation::default() })),
-            of(&run, &isolated(Isolation { account: Some(account(1, 1)), ..Isolation::default() })),
-            of(&run, &isolated(Isolation { account: Some(account(1, 2)), ..Isolation::default() })),
+            of(&run, &RunSpec { upstream: UpstreamAt::Inherit, ..spec.clone() }),
+            of(&run, &isolated(|i| i.nice = Some(5))),
+            of(&run, &isolated(|i| i.oom_score_adj = Some(5))),
+            of(&run, &isolated(|i| i.no_new_privs = true)),
+            of(&run, &isolated(|i| i.cgroup.pids_max = Some(5))),
             of(&run, &env(&[("A", "b")])),
             of(&run, &env(&[("A", ""), ("b", "")])),
         ];
