@@ -145,8 +145,8 @@ impl App {
             state: config.state.clone(),
             etcd: etcd.clone(),
             node: config.node.clone(),
-            alone: CancellationToken::new(),
             max_workers_starting: config.max_workers_starting,
+            alone: CancellationToken::new(),
         };
         settings.alone.cancel();
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());

@@ -40,7 +40,8 @@ fn refusal(action: Action, standing: Standing<'_>) -> Option<Refused> {
         ),
         Action::Start | Action::Restart | Action::Scale { .. } if state == VersionState::Arriving => refused(
             format!("{version} is still arriving"),
-            "wait: it starts by itself when its folder is complete".to_owned(),
+            "wait: it starts by itself when its folder is complete; what it waits for: switchman versions"
+                .to_owned(),
         ),
         Action::Start | Action::Restart if folder_gone => refused(
             format!("the folder of {version} is gone"),

@@ -75,15 +75,6 @@ pub struct Refused {
     pub hint: String,
 }
 
-/// How the supervisor ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// Every worker is ended.
-    Stop,
-    /// The workers go on.
-    Leave,
-}
-
 impl Refused {
     /// switchman ends: nothing is begun any more.
     pub(crate) fn at_the_end() -> Self {
@@ -92,6 +83,15 @@ impl Refused {
             hint: "start it again: switchman serve".to_owned(),
         }
     }
+}
+
+/// How the supervisor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Every worker is ended.
+    Stop,
+    /// The workers go on.
+    Leave,
 }
 
 /// Asks the supervisor; clonable.

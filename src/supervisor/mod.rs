@@ -31,8 +31,8 @@ mod isolated;
 mod launch;
 mod leftover;
 mod lifecycle;
-mod main_process;
 mod live;
+mod main_process;
 mod managed;
 mod memory;
 mod notify;
@@ -101,6 +101,8 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// Workers that may be starting at the same moment; from 1.
+    pub max_workers_starting: usize,
     /// What nodes agree in about hooks that are run once for all of them; none: this is the only node.
     pub etcd: Option<etcd::Cluster>,
     /// The name of this node.
@@ -108,8 +110,6 @@ pub struct Settings {
     /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
     /// upgrade.
     pub alone: CancellationToken,
-    /// Workers that may be starting at the same moment; from 1.
-    pub max_workers_starting: usize,
 }
 
 /// Everything that the supervisor reacts to.

@@ -1,7 +1,6 @@
 //! What the tasks of processes saw, noted as facts and told to the lifecycle.
 
-use super::lifecycle::{Event, ProcessId};
-use super::live::Change;
+use super::lifecycle::{Event, Health, ProcessId};
 use super::readiness::Verdict;
 use super::worker::Report;
 use super::{Key, Supervisor};
@@ -31,14 +30,13 @@ impl Supervisor {
                 Event::Late(process, why)
             }
             Report::Verdict(Verdict::PortTaken) => Event::PortTaken(process),
-            Report::Live(Change::Unwell(unwell)) => {
-                tracing::error!(
-                    service = %key.service, version = %key.version, pid = version.processes.get(&process).and_then(|p| p.pid),
-                    "a worker {}", unwell.why
-                );
-                Event::Unwell(process, unwell)
+            Report::Health(health, why) => {
+                let pid = version.processes.get(&process).and_then(|p| p.pid);
+                if health != Health::Well {
+                    tracing::error!(service = %key.service, version = %key.version, pid, "a worker {why}");
+                }
+                Event::Health(process, health, why)
             }
-            Report::Live(Change::Well) => Event::Well(process),
             Report::Exited => {
                 let serial = self.next_serial();
                 if let Some(version) = self.version(key) {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::ending::{KILL_MAX, kill, successor, until_empty};
 use super::launch::cgroup::{Cgroup, Cgroups};
 use super::launch::{self, Identity, Outfit};
-use super::lifecycle::{End, ProcessId};
+use super::lifecycle::{End, Health, ProcessId};
 use super::main_process::MainProcess;
 use super::notify::Notified;
 use super::output::{LogStore, Printer, Stream};
@@ -60,10 +60,8 @@ pub(crate) struct Launch {
     /// Where control groups can be made, if they can.
     pub(crate) cgroups: Option<Arc<Cgroups>>,
     pub(crate) logs: LogStore,
-    /// Where it waits for its turn ...
-    pub(crate) turns: Turns,
-    /// ... before whom; none for one that waits for nobody, because it runs.
-    pub(crate) urgency: Option<Urgency>,
+    /// Where it waits for its turn, and before whom; none for one that runs already.
+    pub(crate) turns: Option<(Turns, Urgency)>,
     /// How often its worker was started again before.
     pub(crate) restarts: u32,
     /// Which folder of its name it is started from.
@@ -102,8 +100,8 @@ pub(crate) enum Report {
     Noted(String),
     /// It is ready, late, or has lost its port.
     Verdict(Verdict),
-    /// It is ready, and its liveness checks found that it hangs, or that it is well again.
-    Live(live::Change),
+    /// It is ready, and its liveness checks have come to another result; why, as the end of a sentence about it.
+    Health(Health, String),
     /// The process has ended; what it started is being ended.
     Exited,
     /// Nothing of it is left.
@@ -193,9 +191,9 @@ impl Launch {
     /// Waits until it may be started; none for one that waits for nobody.
     async fn turn(&self) -> Option<Turn> {
         self.cleared.cancelled().await;
-        match self.urgency {
+        match &self.turns {
             None => None,
-            Some(urgency) => Some(self.turns.take(urgency).await),
+            Some((turns, urgency)) => Some(turns.take(*urgency).await),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Effect, End, Goal, Lifecycle, Phase, Process, ProcessId};
+use super::{Effect, End, Goal, Health, Lifecycle, Phase, Process, ProcessId};
 use crate::backoff::Backoff;
 use crate::version::WorkerId;
 
@@ -142,8 +142,8 @@ impl Lifecycle {
         if given_up {
             self.give_up_restart(worker, why);
         }
-        let stays = self.stands(worker).map(|p| p.unwell);
-        if stays == Some(false) {
+        let stays = self.stands(worker).map(|p| p.health);
+        if stays == Some(Health::Well) {
             return;
         }
         let crash_loop = self.failures.add(now);

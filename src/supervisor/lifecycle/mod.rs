@@ -38,7 +38,7 @@ use crate::config::RestartOrder;
 use crate::version::{VersionState, WorkerId, WorkerState};
 pub(crate) use adopt::Adopted;
 use crash::Crashes;
-pub(crate) use event::{Effect, End, Event, ProcessId, Unwell};
+pub(crate) use event::{Effect, End, Event, Health, ProcessId};
 
 /// Where a process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,8 +62,8 @@ pub(crate) struct Process {
     wanted: bool,
     /// Since when it is ready.
     ready_since: Option<Instant>,
-    /// It fails its liveness checks, and is to be replaced.
-    unwell: bool,
+    /// What its liveness checks say; one that is not well is to be replaced.
+    health: Health,
 }
 
 /// What is wanted of the version.
@@ -268,8 +268,8 @@ impl Lifecycle {
                 }
             }
             Event::Passed(process) => self.passed(process, now, effects),
-            Event::Unwell(process, unwell) => self.unwell(process, unwell, now, effects),
-            Event::Well(process) => self.well(process, effects),
+            Event::Health(process, Health::Well, _) => self.well(process, effects),
+            Event::Health(process, health, why) => self.unwell(process, health, &why, now, effects),
             Event::Late(process, why) => {
                 if self.phase(process) == Some(Phase::Starting) {
                     self.terminate(process, effects);
@@ -327,7 +327,8 @@ impl Lifecycle {
         p.ready_since = Some(now);
         let worker = p.worker;
         let stood = |p: &Process| p.worker == worker && matches!(p.phase, Phase::Ready | Phase::Hung);
-        let hung = self.processes.iter().any(|(id, p)| *id != process && stood(p) && p.unwell);
+        let hung =
+            self.processes.iter().any(|(id, p)| *id != process && stood(p) && p.health != Health::Well);
         let replaced = self.processes_where(stood);
         replaced.into_iter().filter(|old| *old != process).for_each(|old| self.retire(old, effects));
         if let Some(slot) = self.slots.get_mut(&worker) {
@@ -339,7 +340,9 @@ impl Lifecycle {
 
     /// Once all workers are ready there is nothing left to say of how they became so.
     fn note_ready(&mut self) {
-        let is_ready = |worker| self.of(WorkerId(worker)).any(|(_, p)| p.phase == Phase::Ready && !p.unwell);
+        let is_ready = |worker| {
+            self.of(WorkerId(worker)).any(|(_, p)| p.phase == Phase::Ready && p.health == Health::Well)
+        };
         if self.goal == Goal::Run && (0..self.workers).all(is_ready) {
             self.was_ready = true;
             self.reason = None;

@@ -10,12 +10,15 @@ mod hooks;
 mod inherit;
 mod isolation;
 mod life;
+mod live;
 mod notify;
 mod retention;
+mod rolling;
 mod sleep;
 mod starts;
 mod stop;
 mod unix;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -126,7 +129,12 @@ fn deadline(ms: u64) -> RunSpec {
 
 impl World {
     fn new(spec: RunSpec) -> Self {
-        Self::over(Root::new(), Arc::new(TempDir::new().unwrap()), spec)
+        Self::starting(8, spec)
+    }
+
+    /// With this many workers that may start at the same moment.
+    fn starting(most: usize, spec: RunSpec) -> Self {
+        Self::build(Root::new(), Arc::new(TempDir::new().unwrap()), spec, Upkeep::default(), &[], most)
     }
 
     /// Over folders that are there.
@@ -151,6 +159,17 @@ impl World {
         upkeep: Upkeep,
         aliases: &[(&str, &str)],
     ) -> Self {
+        Self::build(root, state, spec, upkeep, aliases, 8)
+    }
+
+    fn build(
+        root: Arc<Root>,
+        state: Arc<TempDir>,
+        spec: RunSpec,
+        upkeep: Upkeep,
+        aliases: &[(&str, &str)],
+        max_workers_starting: usize,
+    ) -> Self {
         let service = Service {
             root: root.path().to_owned(),
             hosts: Vec::new(),
@@ -168,10 +187,10 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
+            max_workers_starting,
             etcd: None,
             node: "host-a".to_owned(),
             alone: CancellationToken::new(),
-            max_workers_starting: 8,
         };
         settings.alone.cancel();
         let (writer, registry) = Registry::new();

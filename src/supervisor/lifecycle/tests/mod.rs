@@ -93,7 +93,7 @@ impl World {
         }
         let by_itself = match event {
             Event::Exited(p) | Event::Ended(p, _) => *p == process,
-            Event::Unwell(p, _) => *p == process,
+            Event::Health(p, health, _) => *p == process && *health != Health::Well,
             _ => false,
         };
         let asked = !self.life.is_wanted() || was.worker.0 >= self.life.workers;
@@ -103,7 +103,7 @@ impl World {
         }
         // What is left is one step of a rolling restart, and nothing else moves meanwhile.
         assert_eq!(self.life.order, RestartOrder::StopFirst, "{process:?} left after {event:?}");
-        assert!(was.round < self.life.round || was.unwell, "{process:?} was as it should be");
+        assert!(was.round < self.life.round || was.health != Health::Well, "{process:?} was as it should be");
         let others = self.life.processes.iter().filter(|(id, _)| **id != process);
         assert!(others.clone().all(|(_, p)| p.phase == Phase::Ready), "two at a time");
         assert!(was.round < self.life.round || others.count() > 0, "the last one that answers stays");
@@ -182,10 +182,28 @@ impl World {
         }
     }
 
+    /// An earlier switchman has left a process of each of these workers.
+    fn adopt(&mut self, workers: u32, was_ready: bool, of: &[u32]) {
+        let processes = (1..).zip(of).map(|(process, worker)| {
+            let (process, worker) = (ProcessId(process), WorkerId(*worker));
+            self.live.insert(process, worker);
+            Adopted { process, worker, restarts: 0 }
+        });
+        let processes = processes.collect();
+        self.step(Event::Adopt { workers, was_ready, processes });
+    }
+
     /// A ready process fails its liveness checks.
     fn unwell(&mut self, process: ProcessId, answers: bool) {
-        let why = if answers { "answers badly" } else { "does not answer" };
-        self.step(Event::Unwell(process, Unwell { answers, why: why.into() }));
+        let (health, why) = match answers {
+            true => (Health::AnswersBadly, "answers badly"),
+            false => (Health::Silent, "does not answer"),
+        };
+        self.step(Event::Health(process, health, why.to_owned()));
+    }
+
+    fn well(&mut self, process: ProcessId) {
+        self.step(Event::Health(process, Health::Well, String::new()));
     }
 
     fn only(&self) -> ProcessId {
