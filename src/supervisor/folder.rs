@@ -140,7 +140,7 @@ impl Supervisor {
         }
     }
 
-    fn retire(&mut self, key: &Key) {
+    pub(super) fn retire(&mut self, key: &Key) {
         if let Some(service) = self.services.get_mut(&key.service) {
             service.memory.forget(&key.version);
         }
