@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::version::{VersionState, WorkerState};
 
 /// Plays the processes: knows what was started, and what each has been told.
 struct World {
