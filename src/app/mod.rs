@@ -35,6 +35,7 @@ use crate::etcd;
 use crate::handover::sockets::Sockets;
 use crate::handover::{Inheritance, NoPredecessor, Predecessor};
 use crate::hint::Problem;
+use crate::journal;
 use crate::promoter;
 use crate::proxy::{self, Listeners};
 use crate::registry::Registry;
@@ -74,7 +75,7 @@ pub enum BuildError {
     Certificate(#[from] PairError),
     /// The state folder is not where the workers are recorded.
     #[error("{}", .0.message)]
-    Moved(Problem),
+    Moved(Box<Problem>),
     /// The process that this one follows.
     #[error(transparent)]
     Predecessor(#[from] NoPredecessor),
@@ -147,7 +148,7 @@ impl App {
         let (state, mut given, predecessor) = match given {
             Given::Activated(sockets) => (StateLock::take(&config.state)?, sockets, None),
             Given::Handed(_, left) if left.state != config.state => {
-                return Err(BuildError::Moved(state_moved(&left.state, &config.state)));
+                return Err(BuildError::Moved(Box::new(state_moved(&left.state, &config.state))));
             }
             Given::Handed(predecessor, left) => {
                 (StateLock::inherit(left.lock), left.sockets, Some(predecessor))
@@ -205,7 +206,7 @@ impl App {
             systemd::ready("serving");
             match running.serve(orders, &stop).await {
                 Next::Stop => running.end().await,
-                Next::GiveWay(heir) => running.give_way(heir).await,
+                Next::GiveWay(heir) => running.give_way(*heir).await,
             }
             Ok(())
         };
@@ -232,6 +233,7 @@ impl App {
         let alone = settings.alone.clone();
         let (supervisor, supervising) = supervisor::spawn(settings, writer, changed, live.clone());
         services.set(&config.services, sources);
+        tokio::spawn(journal::follow_rules(live.clone(), supervisor.journal().clone()));
         tokio::spawn(promoter::run(live.clone(), services.policies()));
         tokio::spawn(sample(live.clone()));
 

@@ -51,7 +51,7 @@ pub(super) enum Next {
     /// It is to stop.
     Stop,
     /// A new process has taken over.
-    GiveWay(Heir),
+    GiveWay(Box<Heir>),
 }
 
 impl Running {
@@ -67,7 +67,7 @@ impl Running {
                 () = stop.cancelled() => return Next::Stop,
                 Some(order) = orders.recv() => {
                     if let Some(heir) = self.carry_out(order, stop).await {
-                        return Next::GiveWay(heir);
+                        return Next::GiveWay(Box::new(heir));
                     }
                 }
                 Ok(()) = self.registry.changed(), if self.services.any_ending() => {
@@ -132,6 +132,9 @@ impl Running {
         let (old, pid) = (std::process::id(), heir.pid());
         tracing::info!(old, pid, deadline = ?drain, "draining: the new process serves, running requests end here");
         drop((self.watchdog, self.state, self.public, self.admin_sockets));
+        // Who follows asks the new process for the rest.
+        self.supervisor.logs().close().await;
+        self.supervisor.journal().close();
         let ((), drained) = tokio::join!(self.services.end(), self.proxy.give_way(drain));
         tell(drained);
         ended("the supervisor", self.supervising.await);

@@ -1,11 +1,13 @@
 //! What others may ask of the supervisor, and what it answers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::output::LogStore;
 use crate::config;
+use crate::journal::Journal;
 use crate::version::{ServiceName, VersionId};
 
 /// What is to be done with one version.
@@ -75,6 +77,21 @@ pub(crate) struct Command {
     pub reply: oneshot::Sender<Result<(), Refused>>,
 }
 
+impl fmt::Display for Action {
+    /// As it is typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("start"),
+            Self::Stop { force: false } => f.write_str("stop"),
+            Self::Stop { force: true } => f.write_str("stop --force"),
+            Self::Restart => f.write_str("restart"),
+            Self::Drain { force: false } => f.write_str("drain"),
+            Self::Drain { force: true } => f.write_str("drain --force"),
+            Self::Scale { workers } => write!(f, "scale --workers {workers}"),
+        }
+    }
+}
+
 /// Why the supervisor does not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -83,15 +100,6 @@ pub struct Refused {
     pub message: String,
     /// What to type instead.
     pub hint: String,
-}
-
-/// How the supervisor ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// Every worker is ended.
-    Stop,
-    /// The workers go on.
-    Leave,
 }
 
 impl Refused {
@@ -104,6 +112,15 @@ impl Refused {
     }
 }
 
+/// How the supervisor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Every worker is ended.
+    Stop,
+    /// The workers go on.
+    Leave,
+}
+
 /// Asks the supervisor; clonable.
 #[derive(Debug, Clone)]
 pub struct SupervisorHandle {
@@ -111,6 +128,7 @@ pub struct SupervisorHandle {
     pub(crate) ends: mpsc::Sender<(How, oneshot::Sender<()>)>,
     pub(crate) returned: watch::Receiver<bool>,
     pub(crate) logs: LogStore,
+    pub(crate) journal: Journal,
 }
 
 impl SupervisorHandle {
@@ -173,5 +191,10 @@ impl SupervisorHandle {
     /// What the workers print.
     pub fn logs(&self) -> &LogStore {
         &self.logs
+    }
+
+    /// What has happened.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 }

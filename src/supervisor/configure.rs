@@ -35,6 +35,7 @@ impl Supervisor {
         }
         for (name, config) in services {
             let root = config.root.clone();
+            self.logs.configure(&name, config.logs.clone());
             match self.services.get_mut(&name) {
                 Some(service) => (service.config, service.removed) = (config, false),
                 None => {

@@ -32,13 +32,14 @@ mod isolated;
 mod launch;
 mod leftover;
 mod lifecycle;
-mod main_process;
 mod live;
+mod main_process;
 mod managed;
 mod memory;
 mod notify;
 mod pipes;
 mod place;
+mod printed;
 mod port;
 mod readiness;
 mod record;
@@ -66,6 +67,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::config;
 use crate::deploy::VersionChange;
 use crate::etcd;
+use crate::journal::{Journal, What};
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
@@ -102,6 +104,8 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// Workers that may be starting at the same moment; from 1.
+    pub max_workers_starting: usize,
     /// What nodes agree in about hooks that are run once for all of them; none: this is the only node.
     pub etcd: Option<etcd::Cluster>,
     /// The name of this node.
@@ -109,8 +113,6 @@ pub struct Settings {
     /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
     /// upgrade.
     pub alone: CancellationToken,
-    /// Workers that may be starting at the same moment; from 1.
-    pub max_workers_starting: usize,
 }
 
 /// Everything that the supervisor reacts to.
@@ -185,6 +187,7 @@ struct Supervisor {
     places: Places,
     cgroups: Option<Arc<Cgroups>>,
     logs: LogStore,
+    journal: Journal,
     turns: Turns,
     succession: Succession,
     /// The tasks of processes.
@@ -220,6 +223,7 @@ pub struct Seat {
     inbox: Inbox,
     registry: Registry,
     logs: LogStore,
+    journal: Journal,
     returned: watch::Sender<bool>,
     bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
     last_serial: u64,
@@ -247,16 +251,19 @@ pub fn spawn(
     let ticks = tokio::time::interval(TICK);
     let inbox = Inbox { changes, asked, ends, open: true, events, rings, ticks, routing: live.watch() };
     let (returned_in, returned) = watch::channel(false);
-    let logs = LogStore::default();
-    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs: logs.clone() };
-    let seat = Seat { inbox, registry, logs, returned: returned_in, bell, last_serial: 0, last_hook: 0 };
+    let journal = Journal::default();
+    let logs = LogStore::open(&settings.state, &journal);
+    let handle =
+        SupervisorHandle { ask, ends: ends_in, returned, logs: logs.clone(), journal: journal.clone() };
+    let seat =
+        Seat { inbox, registry, logs, journal, returned: returned_in, bell, last_serial: 0, last_hook: 0 };
     (handle, take_seat(settings, seat, live))
 }
 
 /// Starts a supervisor where another one has left: it takes back the workers. What was published stays until they were
 /// heard of. Call within a tokio runtime.
 pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<Seat> {
-    let Seat { mut inbox, registry, logs, returned, bell, last_serial, last_hook } = seat;
+    let Seat { mut inbox, registry, logs, journal, returned, bell, last_serial, last_hook } = seat;
     // Somebody sat here before: what was published is truer than what is known at first.
     let holds_back = last_serial > 0;
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
@@ -275,6 +282,9 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
             (name.clone(), Service::new(config.clone(), memory))
         })
         .collect();
+    for (name, service) in &settings.services {
+        logs.configure(name, service.logs.clone());
+    }
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let cgroups = isolated::prepare(&settings).map(Arc::new);
     let turns = Turns::new(settings.max_workers_starting);
@@ -286,6 +296,7 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
         places,
         cgroups,
         logs,
+        journal,
         turns,
         succession: Succession::new(returned, holds_back),
         tasks: TaskTracker::new(),
@@ -325,6 +336,7 @@ impl Supervisor {
         self.finish_pruning();
         self.publish_what_was_held();
         let mut leaving: Option<Vec<_>> = None;
+        let mut has_left = false;
         let waiting: Vec<_> = loop {
             match inbox.next().await {
                 Event::End(How::Leave, done) => leaving.get_or_insert_default().extend(done),
@@ -337,6 +349,7 @@ impl Supervisor {
             }
             if let Some(leaving) = leaving.take() {
                 self.succession.leaving.cancel();
+                has_left = true;
                 break self.ending.take().unwrap_or_default().into_iter().chain(leaving).collect();
             }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
@@ -348,12 +361,19 @@ impl Supervisor {
         inbox.events.close();
         self.tasks.close();
         self.tasks.wait().await;
+        if has_left {
+            // Who goes on writes to the same files, and may be this process again.
+            self.logs.flush().await;
+        } else {
+            self.logs.close().await;
+            self.journal.close();
+        }
         for done in waiting {
             // Who no longer waits need not know.
             let _ = done.send(());
         }
-        let Self { registry, logs, bell, last_serial, last_hook, succession, .. } = self;
-        Seat { inbox, registry, logs, returned: succession.returned, bell, last_serial, last_hook }
+        let Self { registry, logs, journal, bell, last_serial, last_hook, succession, .. } = self;
+        Seat { inbox, registry, logs, journal, returned: succession.returned, bell, last_serial, last_hook }
     }
 
     fn handle(&mut self, event: Event) {
@@ -424,14 +444,20 @@ impl Supervisor {
         if self.succession.holds_back {
             return;
         }
+        let (view, mut before) = (Arc::new(view), None);
         self.registry.update(|services| {
             let versions = &mut services.entry(key.service.clone()).or_default().versions;
-            if gone {
-                versions.remove(&key.version);
+            before = if gone {
+                versions.remove(&key.version)
             } else {
-                versions.insert(key.version.clone(), Arc::new(view));
-            }
+                versions.insert(key.version.clone(), view.clone())
+            };
         });
+        let is_new = before.is_none_or(|before| before.state != view.state || before.reason != view.reason);
+        if is_new {
+            let what = What::State { state: view.state, reason: view.reason.clone() };
+            self.journal.record(&key.service, Some(&key.version), what);
+        }
         if gone {
             self.forget_if_empty(&key.service);
         }

@@ -151,7 +151,7 @@ pub(crate) async fn connect_h2c(pool: &RefCell<Pool>, upstream: &Upstream) -> io
     if let Some(stream) = found.await {
         return Ok(stream);
     }
-    let socket = Socket::connect(&upstream.address).await?;
+    let socket = Socket::connect(upstream).await?;
     let connection = h2c::Connection::start(socket, head_bytes, h2c::KeepAlive::default()).await?;
     let stream = connection.stream();
     // A worker that takes no more requests meanwhile gets this one only.

@@ -11,6 +11,8 @@ mod deploy;
 mod faults;
 mod grpc;
 mod keep;
+mod logs;
+mod life;
 mod promote;
 mod reload;
 mod rules;

@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::super::support::{eventually, patience};
 use super::super::support::http::get;
 use super::super::support::switchman::{PROGRAM, Setup, Switchman};
+use super::super::support::{eventually, patience};
 
 /// Starts `argv[2:]` with the sockets given by address in `$LISTEN`, and again whenever it dies, with what it has stored.
 /// Writes what it is told to `argv[1]`, and "dead" when it has died; then it waits for the file `$GO`.

@@ -16,7 +16,8 @@ fn world(hooks: Hooks) -> World {
     let state = Arc::new(TempDir::new().unwrap());
     let mut spec = spec();
     spec.env.insert("RAN".to_owned(), ran_file(&state).display().to_string());
-    World::with(Root::new(), state, spec, Upkeep { hooks, ..Upkeep::default() }, &[])
+    let upkeep = Upkeep { hooks, ..Upkeep::default() };
+    World::start(Root::new(), state, spec, Extra { upkeep, ..Extra::default() }, &[])
 }
 
 fn ran_file(state: &TempDir) -> PathBuf {
@@ -176,6 +177,24 @@ async fn before_a_stop_workers_are_told_nothing_until_the_hook_has_ended() {
     world.until_state("4f2a91c", VersionState::Ready).await;
     world.end().await;
     assert_eq!(ran(&world), ["before_stop 4f2a91c", "over", "TERM"]);
+}
+
+#[tokio::test]
+async fn a_switchman_that_leaves_its_workers_finishes_a_migration_first() {
+    let before_start = hook(&format!("while [ ! -e go ]; do sleep 0.02; done; {NOTE}"));
+    let world = world(Hooks { before_start, ..Hooks::default() });
+    world.deploy("4f2a91c", SERVE).await;
+    world.until("4f2a91c", "the migration runs", |v| v.reason.is_some()).await;
+    let go = world.folder("4f2a91c").join("go");
+    let (world, ()) = tokio::join!(world.succeeded(), async {
+        // It is asked to leave, and cannot yet.
+        tokio::task::yield_now().await;
+        std::fs::write(go, "").unwrap();
+    });
+    world.settle("4f2a91c").await;
+    world.until_state("4f2a91c", VersionState::Ready).await;
+    assert_eq!(ran(&world), ["before_start 4f2a91c"]);
+    world.end().await;
 }
 
 #[tokio::test]
