@@ -35,7 +35,7 @@ mod main_process;
 mod live;
 mod managed;
 mod memory;
-mod notify;
+mod notified;
 mod pipes;
 mod place;
 mod port;

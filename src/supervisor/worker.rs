@@ -22,7 +22,7 @@ use super::launch::cgroup::{Cgroup, Cgroups};
 use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, ProcessId};
 use super::main_process::MainProcess;
-use super::notify::Notified;
+use super::notified::Notified;
 use super::output::{LogStore, Printer, Stream};
 use super::pipes::{self, Output};
 use super::place::{Place, Places};
@@ -47,8 +47,6 @@ const FORK_MAX: Duration = Duration::from_secs(3);
 const FORK_MAX_READY: Duration = Duration::from_millis(250);
 /// Lines of its output that the reason of a failure quotes.
 const QUOTED_LINES: usize = 10;
-/// Of a quoted line, so many characters.
-const QUOTED_CHARS: usize = 300;
 
 /// Everything that one process needs.
 #[derive(Debug)]
@@ -422,10 +420,10 @@ impl Process {
             false => how,
         };
         match port {
-            Some(port) if taken || lines.iter().any(|line| says_in_use(line)) => {
-                End::PortTaken(quote(&format!("{how}: its port {port} was taken"), &lines))
+            Some(port) if taken || lines.iter().any(|line| launch::says_in_use(line)) => {
+                End::PortTaken(launch::quote(&format!("{how}: its port {port} was taken"), &lines))
             }
-            _ => End::ByItself(quote(&how, &lines)),
+            _ => End::ByItself(launch::quote(&how, &lines)),
         }
     }
 
@@ -480,22 +478,4 @@ async fn idle(tree: &SharedTree) {
         }
         used = now;
     }
-}
-
-/// How runtimes say that a port is taken: C and Python, Node.js, Go, Rust, the JVM.
-fn says_in_use(line: &str) -> bool {
-    let line = line.to_ascii_lowercase();
-    line.contains("eaddrinuse") || line.contains("address already in use")
-}
-
-fn quote(how: &str, lines: &[Arc<str>]) -> String {
-    if lines.is_empty() {
-        return format!("{how}; it printed nothing");
-    }
-    let mut text = format!("{how}; it printed last:");
-    for line in lines {
-        text.push_str("\n  ");
-        text.extend(line.chars().take(QUOTED_CHARS));
-    }
-    text
 }

@@ -19,14 +19,14 @@ use std::process::Stdio;
 use rustix::process::{Gid, Uid};
 use tokio::process::Command;
 
-use super::notify::NotifySocket;
+use super::notified::NotifySocket;
 use super::place::{Place, Places};
 use crate::config::{Account, Isolation, ReadyCheck, Resource, Rlimit, RunCommand, RunSpec};
 use crate::registry::Address;
 use crate::version::{ServiceName, VersionId, WorkerId};
 use cgroup::{Cgroup, Cgroups};
 use child::Plan;
-pub(crate) use explain::{explain_exit, explain_spawn};
+pub(crate) use explain::{explain_exit, explain_spawn, quote, says_in_use};
 
 /// What a worker is told about itself.
 #[derive(Debug, Clone)]
