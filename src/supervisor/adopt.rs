@@ -45,22 +45,24 @@ pub(super) struct Succession {
     /// Adopted workers that were ready and have not been heard of yet.
     awaited: BTreeSet<(Key, ProcessId)>,
     /// Whether they all have been heard of.
-    returned: watch::Sender<bool>,
+    pub(super) returned: watch::Sender<bool>,
+    /// Nothing is published before every adopted worker was heard of: requests go on with them as they were published
+    /// before.
+    pub(super) holds_back: bool,
 }
 
 impl Succession {
-    /// Nothing was looked at yet; the other end says when all workers that were ready take requests again.
-    pub(super) fn new() -> (Self, watch::Receiver<bool>) {
-        let (returned, reader) = watch::channel(false);
-        let succession = Self {
+    /// Nothing was looked at yet; `returned` is told when all workers that were ready take requests again.
+    pub(super) fn new(returned: watch::Sender<bool>, holds_back: bool) -> Self {
+        Self {
             leaving: CancellationToken::new(),
             cleared: CancellationToken::new(),
             ending: CancellationToken::new(),
             last: BTreeMap::new(),
             awaited: BTreeSet::new(),
             returned,
-        };
-        (succession, reader)
+            holds_back,
+        }
     }
 }
 
@@ -308,6 +310,16 @@ impl Supervisor {
         }
     }
 
+    /// Publishes what was held back, once every adopted worker was heard of.
+    pub(super) fn publish_what_was_held(&mut self) {
+        if self.succession.holds_back && self.succession.awaited.is_empty() {
+            self.succession.holds_back = false;
+            for key in self.keys() {
+                self.publish(&key);
+            }
+        }
+    }
+
     /// Notes that a process was heard of.
     pub(super) fn heard_of(&mut self, key: &Key, process: ProcessId) {
         if self.succession.awaited.remove(&(key.clone(), process)) {
@@ -317,7 +329,8 @@ impl Supervisor {
 
     /// Says so when every adopted worker that was ready takes requests again, or has shown that it does not.
     pub(super) fn note_returned(&mut self) {
-        if *self.succession.returned.borrow() || !self.succession.awaited.is_empty() {
+        let Succession { returned, awaited, holds_back, .. } = &self.succession;
+        if *returned.borrow() || !awaited.is_empty() || *holds_back {
             return;
         }
         let live = self.live.load();

@@ -47,11 +47,6 @@ impl Supervisor {
     }
 
     fn start_process(&mut self, key: &Key, process: ProcessId, worker: WorkerId, urgent: bool) {
-        let urgency = match (self.carries_traffic(key), urgent) {
-            (true, _) => Urgency::Traffic,
-            (false, true) => Urgency::Again,
-            (false, false) => Urgency::New,
-        };
         let run_folder =
             self.settings.state.join(RUN_FOLDER).join(key.service.as_str()).join(key.version.as_str());
         let pidfile = run_folder.join(format!("{worker}-{}.{PIDFILE}", process.0));
@@ -77,7 +72,12 @@ impl Supervisor {
             return;
         };
         let mut launch = self.launch(who, run, spec, restarts, identity);
-        launch.urgency = Some(urgency);
+        let urgency = match (self.carries_traffic(key), urgent) {
+            (true, _) => Urgency::Traffic,
+            (false, true) => Urgency::Again,
+            (false, false) => Urgency::New,
+        };
+        launch.turns = Some((self.turns.clone(), urgency));
         self.attend(key, process, launch, Origin::New(process), told);
     }
 
@@ -90,6 +90,7 @@ impl Supervisor {
         restarts: u32,
         identity: Option<(u64, u64)>,
     ) -> Launch {
+        let alarm = self.services.get(&who.service).and_then(|service| service.config.alarm.clone());
         Launch {
             who,
             run,
@@ -97,8 +98,8 @@ impl Supervisor {
             places: self.places.clone(),
             cgroups: self.cgroups.clone(),
             logs: self.logs.clone(),
-            turns: self.turns.clone(),
-            urgency: None,
+            alarm,
+            turns: None,
             restarts,
             identity,
             cleared: self.succession.cleared.clone(),

@@ -81,7 +81,9 @@ impl Get<'_> {
             headers.insert(header::HOST, HeaderValue::try_from(&host)?);
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        headers.extend(self.headers.iter().cloned());
+        for (name, value) in self.headers {
+            headers.insert(name, value.clone());
+        }
         let uri = match (protocol, headers.get(header::HOST).and_then(|host| host.to_str().ok())) {
             (Protocol::Http1, _) => self.path.to_owned(),
             (Protocol::H2c, said) => format!("http://{}{}", said.unwrap_or(&host), self.path),
@@ -114,6 +116,8 @@ impl Get<'_> {
         };
         tokio::pin!(asking);
         tokio::select! {
+            // First, so that the request is on its way before what the worker says by itself is looked at.
+            biased;
             answer = &mut asking => answer,
             // It ended, perhaps with the answer in its last bytes.
             _ = connection => asking.await,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::get::Failure;
 use super::launch::check;
-use super::lifecycle::Unwell;
+use super::lifecycle::Health;
 use super::worker::{Launch, Report, Reporter};
 use super::{accepted, health};
 use crate::config::{LiveCheck, UpstreamAt};
@@ -22,15 +22,6 @@ const LATE_MAX: Duration = Duration::from_secs(1);
 const LATE_PART: u32 = 2;
 /// The checks of many workers are not made at the same moment: each pause is shorter or longer by up to this part.
 const JITTER: f64 = 0.1;
-
-/// What the supervisor is told of a ready worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It failed as many checks as it may.
-    Unwell(Unwell),
-    /// It passes again.
-    Well,
-}
 
 /// Asks for as long as it is polled; reports changes.
 pub(crate) async fn watch(launch: &Launch, address: &Address, reporter: &Reporter) -> Infallible {
@@ -44,8 +35,8 @@ pub(crate) async fn watch(launch: &Launch, address: &Address, reporter: &Reporte
         let begun = Instant::now();
         let found = ask(&check, launch, address, live.timeout).await;
         let in_time = begun - due <= late && begun.elapsed() <= live.timeout + late;
-        if let Some(change) = pulse.note(found, in_time) {
-            reporter.send(Report::Live(change)).await;
+        if let Some((health, why)) = pulse.note(found, in_time) {
+            reporter.send(Report::Health(health, why)).await;
         }
         due = Instant::now() + live.interval.mul_f64(1.0 + JITTER * (2.0 * fastrand::f64() - 1.0));
     }
@@ -73,32 +64,25 @@ async fn ask(
 struct Pulse {
     failures_max: u32,
     failures: u32,
-    told: Told,
-}
-
-/// What the supervisor knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
-    Well,
-    AnswersBadly,
-    Silent,
+    /// What the supervisor knows.
+    told: Health,
 }
 
 impl Pulse {
     fn new(failures_max: u32) -> Self {
-        Self { failures_max, failures: 0, told: Told::Well }
+        Self { failures_max, failures: 0, told: Health::Well }
     }
 
-    /// Notes what a check found; answers what the supervisor does not know yet.
-    fn note(&mut self, found: Result<(), Failure>, in_time: bool) -> Option<Change> {
-        let (now, why) = match found {
+    /// Notes what a check found; answers what the supervisor does not know yet, and why that is so.
+    fn note(&mut self, found: Result<(), Failure>, in_time: bool) -> Option<(Health, String)> {
+        let (now, verb, why) = match found {
             Ok(()) => {
                 self.failures = 0;
-                let was = std::mem::replace(&mut self.told, Told::Well);
-                return (was != Told::Well).then_some(Change::Well);
+                let was = std::mem::replace(&mut self.told, Health::Well);
+                return (was != Health::Well).then(|| (Health::Well, "answers again".to_owned()));
             }
-            Err(Failure::Silent(why)) if in_time => (Told::Silent, why),
-            Err(Failure::Answered(why)) if in_time => (Told::AnswersBadly, why),
+            Err(Failure::Silent(why)) if in_time => (Health::Silent, "does not answer", why),
+            Err(Failure::Answered(why)) if in_time => (Health::AnswersBadly, "answers badly", why),
             Err(_) => {
                 self.failures = 0;
                 return None;
@@ -109,13 +93,7 @@ impl Pulse {
             return None;
         }
         self.told = now;
-        let answers = now == Told::AnswersBadly;
-        let verb = if answers { "answers badly" } else { "does not answer" };
-        let times = self.failures_max;
-        Some(Change::Unwell(Unwell {
-            answers,
-            why: format!("{verb} ({times} liveness checks in a row): {why}"),
-        }))
+        Some((now, format!("{verb} ({} liveness checks in a row): {why}", self.failures_max)))
     }
 }
 
@@ -139,9 +117,9 @@ mod tests {
         let letter =
             |(found, in_time): &(Result<(), Failure>, bool)| match pulse.note(found.clone(), *in_time) {
                 None => '-',
-                Some(Change::Well) => 'w',
-                Some(Change::Unwell(Unwell { answers: true, .. })) => 'b',
-                Some(Change::Unwell(Unwell { answers: false, .. })) => 's',
+                Some((Health::Well, _)) => 'w',
+                Some((Health::AnswersBadly, _)) => 'b',
+                Some((Health::Silent, _)) => 's',
             };
         checks.iter().map(letter).collect()
     }

@@ -49,10 +49,10 @@ pub(in crate::config) const LIVE: Section = Section {
     title: "Liveness",
     path: "services.NAME.live",
     doc: "A ready worker is asked again and again. When `failures` checks in a row fail, another one is started. One \
-          that does not answer at all gets no more requests from then on; one that answers, but badly, goes on while \
-          fewer than half of the workers would stay, and until the new one is ready. If it answers well before that, it \
-          goes on as if nothing had been, and the new one is ended. Checks that switchman itself made late do not \
-          count.",
+          that does not answer at all gets no more requests, and TERM, then KILL, once the new one is ready. One that \
+          answers, but badly, goes on where fewer than half of the workers would stay, until the new one is ready, and is \
+          drained then. If it answers well before that, it goes on as if nothing had been, and the new one is ended. \
+          Checks that switchman itself made late do not count.",
     keys: &[
         key("http", "path", Words("that of `ready`"), "/alive", "A GET of this path must answer 2xx or 3xx."),
         key("tcp", "`true`", Words("none"), "true", "A connection to its port or socket must be accepted."),

@@ -56,6 +56,12 @@ impl Pool {
         }
     }
 
+    /// From now on, these limits.
+    pub(crate) fn reconfigure(&mut self, settings: &Settings) {
+        let Self { most, keep, head_bytes, .. } = Self::new(settings);
+        (self.most, self.keep, self.head_bytes) = (most, keep, head_bytes);
+    }
+
     /// The connection to `upstream` that was used last and is not known to be dead, or a stream of a shared one
     /// with room. `repeatable`: the request can be sent again if it turns out to be dead after all.
     pub(crate) fn take(

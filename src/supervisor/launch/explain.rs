@@ -1,16 +1,12 @@
-//! In words: why a process could not be started, how it ended, and what it said.
+//! In words: why a process could not be started, and how it ended.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::Arc;
 
 use super::child::{Step, failed_step};
 use crate::config::RunCommand;
-
-/// Of a quoted line, so many characters.
-const QUOTED_CHARS: usize = 300;
 
 /// Why the process could not be started.
 pub(crate) fn explain_spawn(error: &io::Error, run: &RunCommand, folder: &Path) -> String {
@@ -105,25 +101,6 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         15 => "TERM",
         _ => return None,
     })
-}
-
-/// How runtimes say that a port is taken: C and Python, Node.js, Go, Rust, the JVM.
-pub(crate) fn says_in_use(line: &str) -> bool {
-    let line = line.to_ascii_lowercase();
-    line.contains("eaddrinuse") || line.contains("address already in use")
-}
-
-/// A sentence with the last lines that a process printed.
-pub(crate) fn quote(how: &str, lines: &[Arc<str>]) -> String {
-    if lines.is_empty() {
-        return format!("{how}; it printed nothing");
-    }
-    let mut text = format!("{how}; it printed last:");
-    for line in lines {
-        text.push_str("\n  ");
-        text.extend(line.chars().take(QUOTED_CHARS));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::registry::Address;
 use crate::version::{ServiceName, VersionId, WorkerId};
 use cgroup::{Cgroup, Cgroups};
 use child::Plan;
-pub(crate) use explain::{explain_exit, explain_spawn, quote, says_in_use};
+pub(crate) use explain::{explain_exit, explain_spawn};
 
 /// What a worker is told about itself.
 #[derive(Debug, Clone)]

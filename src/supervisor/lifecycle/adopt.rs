@@ -1,6 +1,6 @@
 //! A version of which an earlier switchman has left processes: it goes on from there.
 
-use super::{Lifecycle, Phase, Process, ProcessId};
+use super::{Health, Lifecycle, Phase, Process, ProcessId};
 use crate::version::WorkerId;
 
 /// One process that an earlier switchman has started.
@@ -32,7 +32,7 @@ impl Lifecycle {
                 round: self.round,
                 wanted: true,
                 ready_since: None,
-                unwell: false,
+                health: Health::Well,
             };
             self.processes.insert(process, adopted);
         }

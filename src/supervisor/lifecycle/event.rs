@@ -58,14 +58,14 @@ pub(crate) enum Event {
     Noted(ProcessId, String),
     /// A process passed its readiness check.
     Passed(ProcessId),
+    /// A process raised an alarm and is to be replaced.
+    Alarmed(ProcessId),
     /// A process did not become ready in time, and why.
     Late(ProcessId, String),
     /// Somebody else listens on the port of a process.
     PortTaken(ProcessId),
-    /// A ready process failed so many liveness checks in a row that something must be done.
-    Unwell(ProcessId, Unwell),
-    /// One that was unwell passed a liveness check.
-    Well(ProcessId),
+    /// The liveness checks of a ready process have come to another result; why, as the end of a sentence about it.
+    Health(ProcessId, Health, String),
     /// A process has ended; what it started may still run.
     Exited(ProcessId),
     /// Nothing is left of a process and what it started.
@@ -76,13 +76,15 @@ pub(crate) enum Event {
     Retry(WorkerId, u64),
 }
 
-/// How a ready process fails its liveness checks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unwell {
+/// What the liveness checks of a ready process say; the last is the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Health {
+    /// It answers as it should.
+    Well,
     /// It answers, but not as it should.
-    pub(crate) answers: bool,
-    /// What is wrong, as the end of a sentence about it.
-    pub(crate) why: String,
+    AnswersBadly,
+    /// It does not answer at all.
+    Silent,
 }
 
 /// How a process ended.

@@ -1,6 +1,6 @@
 //! Compares what is wanted of a version with what is there, and starts, drains and ends processes accordingly.
 
-use super::{Effect, Goal, Lifecycle, Phase, Process, ProcessId};
+use super::{Effect, Goal, Health, Lifecycle, Phase, Process, ProcessId};
 use crate::config::RestartOrder;
 use crate::version::WorkerId;
 
@@ -44,9 +44,9 @@ impl Lifecycle {
         }
         let is_last = self.processes.len() == 1;
         let next = self.processes.iter().filter(|(_, p)| match self.order {
-            RestartOrder::StartFirst => p.round < round || p.unwell,
+            RestartOrder::StartFirst => p.round < round || p.health != Health::Well,
             // Nobody knows yet whether a new one would answer at all.
-            RestartOrder::StopFirst => p.round < round || p.unwell && !is_last,
+            RestartOrder::StopFirst => p.round < round || p.health != Health::Well && !is_last,
         });
         let Some((worker, process)) = next.map(|(process, p)| (p.worker, *process)).min() else { return };
         match self.order {
@@ -59,7 +59,7 @@ impl Lifecycle {
         self.last_process += 1;
         let process = ProcessId(self.last_process);
         let (phase, round) = (Phase::Starting, self.round);
-        let new = Process { worker, phase, round, wanted: true, ready_since: None, unwell: false };
+        let new = Process { worker, phase, round, wanted: true, ready_since: None, health: Health::Well };
         self.processes.insert(process, new);
         effects.push(Effect::Start { process, worker, urgent: self.was_ready || self.woken });
     }
@@ -74,16 +74,17 @@ impl Lifecycle {
         }
     }
 
-    /// Drains what takes requests, ends what does not.
+    /// Drains what answers requests, ends what does not.
     pub(super) fn retire(&mut self, process: ProcessId, effects: &mut Vec<Effect>) {
-        match self.processes.get_mut(&process) {
-            Some(p) if matches!(p.phase, Phase::Ready | Phase::Hung) => {
+        let Some(p) = self.processes.get_mut(&process) else { return };
+        match p.phase {
+            Phase::Ready | Phase::Hung if p.health != Health::Silent => {
                 p.phase = Phase::Draining;
                 p.wanted = false;
                 effects.push(Effect::Drain(process));
             }
-            Some(p) if p.phase == Phase::Starting => self.terminate(process, effects),
-            Some(_) | None => {}
+            Phase::Starting | Phase::Ready | Phase::Hung => self.terminate(process, effects),
+            Phase::Draining | Phase::Stopping => {}
         }
     }
 

@@ -21,6 +21,7 @@ enum Chance {
     Late(usize),
     PortTaken(usize),
     Crash(usize),
+    Alarm(usize),
     Unwell(usize, bool),
     Well(usize),
     EndOfTold,
@@ -45,6 +46,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         1 => (0_usize..8).prop_map(Chance::Late),
         1 => (0_usize..8).prop_map(Chance::PortTaken),
         3 => (0_usize..8).prop_map(Chance::Crash),
+        2 => (0_usize..8).prop_map(Chance::Alarm),
         3 => (0_usize..8, any::<bool>()).prop_map(|(n, answers)| Chance::Unwell(n, answers)),
         2 => (0_usize..8).prop_map(Chance::Well),
         6 => Just(Chance::EndOfTold),
@@ -84,9 +86,10 @@ impl World {
             }
             Chance::PortTaken(n) => self.pick(n).into_iter().for_each(|p| self.step(Event::PortTaken(p))),
             Chance::Crash(n) => self.pick(n).into_iter().for_each(|p| self.crash(p)),
+            Chance::Alarm(n) => self.pick(n).into_iter().for_each(|p| self.step(Event::Alarmed(p))),
             // A check may have begun before what has happened since.
             Chance::Unwell(n, answers) => self.pick(n).into_iter().for_each(|p| self.unwell(p, answers)),
-            Chance::Well(n) => self.pick(n).into_iter().for_each(|p| self.step(Event::Well(p))),
+            Chance::Well(n) => self.pick(n).into_iter().for_each(|p| self.well(p)),
             Chance::EndOfTold => {
                 let told = self.told.iter().copied().find(|p| self.live.contains_key(p));
                 told.into_iter().for_each(|p| self.step(Event::Ended(p, End::Told)));
@@ -107,13 +110,25 @@ fn order() -> impl Strategy<Value = RestartOrder> {
     prop_oneof![Just(RestartOrder::StartFirst), Just(RestartOrder::StopFirst)]
 }
 
+/// What an earlier switchman has left: whether the version was ready, and of which of four workers a process runs.
+fn left() -> impl Strategy<Value = Option<(bool, Vec<u32>)>> {
+    prop::option::weighted(0.3, (any::<bool>(), prop::sample::subsequence(vec![0, 1, 2, 3], 1..=4)))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn the_laws_hold_whatever_happens(order in order(), chances in prop::collection::vec(chance(), 0..80)) {
+    fn the_laws_hold_whatever_happens(
+        order in order(),
+        left in left(),
+        chances in prop::collection::vec(chance(), 0..50),
+    ) {
         let mut world = World::new();
         world.set_order(order);
+        if let Some((was_ready, workers)) = left {
+            world.adopt(3, was_ready, &workers);
+        }
         chances.into_iter().for_each(|chance| world.play(chance));
 
         // From wherever chance has led: stop leads to stopped, and start to ready.

@@ -1,5 +1,6 @@
 //! A version's life played against processes that obey, fail and dawdle; each step is checked against the laws.
 
+mod alarms;
 mod cases;
 mod laws;
 mod pulses;
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::version::{VersionState, WorkerState};
 
 /// Plays the processes: knows what was started, and what each has been told.
 struct World {
@@ -93,7 +95,7 @@ impl World {
         }
         let by_itself = match event {
             Event::Exited(p) | Event::Ended(p, _) => *p == process,
-            Event::Unwell(p, _) => *p == process,
+            Event::Health(p, health, _) => *p == process && *health != Health::Well,
             _ => false,
         };
         let asked = !self.life.is_wanted() || was.worker.0 >= self.life.workers;
@@ -103,10 +105,12 @@ impl World {
         }
         // What is left is one step of a rolling restart, and nothing else moves meanwhile.
         assert_eq!(self.life.order, RestartOrder::StopFirst, "{process:?} left after {event:?}");
-        assert!(was.round < self.life.round || was.unwell, "{process:?} was as it should be");
+        let alarmed = matches!(event, Event::Retry(worker, _) if *worker == was.worker);
+        let is_old = was.round < self.life.round || alarmed;
+        assert!(is_old || was.health != Health::Well, "{process:?} was as it should be");
         let others = self.life.processes.iter().filter(|(id, _)| **id != process);
         assert!(others.clone().all(|(_, p)| p.phase == Phase::Ready), "two at a time");
-        assert!(was.round < self.life.round || others.count() > 0, "the last one that answers stays");
+        assert!(is_old || others.count() > 0, "the last one that answers stays");
     }
 
     fn in_phase(&self, phase: Phase) -> Vec<(ProcessId, Process)> {
@@ -182,10 +186,28 @@ impl World {
         }
     }
 
+    /// An earlier switchman has left a process of each of these workers.
+    fn adopt(&mut self, workers: u32, was_ready: bool, of: &[u32]) {
+        let processes = (1..).zip(of).map(|(process, worker)| {
+            let (process, worker) = (ProcessId(process), WorkerId(*worker));
+            self.live.insert(process, worker);
+            Adopted { process, worker, restarts: 0 }
+        });
+        let processes = processes.collect();
+        self.step(Event::Adopt { workers, was_ready, processes });
+    }
+
     /// A ready process fails its liveness checks.
     fn unwell(&mut self, process: ProcessId, answers: bool) {
-        let why = if answers { "answers badly" } else { "does not answer" };
-        self.step(Event::Unwell(process, Unwell { answers, why: why.into() }));
+        let (health, why) = match answers {
+            true => (Health::AnswersBadly, "answers badly"),
+            false => (Health::Silent, "does not answer"),
+        };
+        self.step(Event::Health(process, health, why.to_owned()));
+    }
+
+    fn well(&mut self, process: ProcessId) {
+        self.step(Event::Health(process, Health::Well, String::new()));
     }
 
     fn only(&self) -> ProcessId {
