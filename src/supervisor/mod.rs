@@ -36,7 +36,7 @@ mod live;
 mod main_process;
 mod managed;
 mod memory;
-mod notify;
+mod notified;
 mod pipes;
 mod place;
 mod printed;

@@ -21,7 +21,7 @@ use super::launch::cgroup::{Cgroup, Cgroups};
 use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, Health, ProcessId};
 use super::main_process::MainProcess;
-use super::notify::{Notified, NotifySocket};
+use super::notified::{Notified, NotifySocket};
 use super::output::{Alarms, Listening, LogStore};
 use super::pipes;
 use super::place::{Place, Places};
