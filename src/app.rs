@@ -25,6 +25,7 @@ use crate::config::{self, Config, Promote, Secret};
 use crate::deploy::VersionChange;
 use crate::deploy::watcher::{self, WatchSpec};
 use crate::etcd;
+use crate::journal;
 use crate::promoter;
 use crate::proxy::{self, Door, Front, Inside, Listeners};
 use crate::registry::Registry;
@@ -151,6 +152,7 @@ impl App {
         settings.alone.cancel();
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());
         watch_roots(&config, changes, &inputs);
+        tokio::spawn(journal::follow_rules(live.clone(), supervisor.journal().clone()));
 
         let sources: BTreeMap<_, _> = rules.iter().map(|(n, r)| (n.clone(), r.handle.clone())).collect();
         tokio::spawn(promoter::run(live.clone(), policies(&config, &sources)));

@@ -56,6 +56,9 @@ pub mod supervisor;
 // The two cases in which `current` moves by itself.
 pub mod promoter;
 
+// What has happened.
+pub mod journal;
+
 // Faces.
 // Requests to workers: the data plane.
 pub mod proxy;

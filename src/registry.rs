@@ -82,6 +82,8 @@ pub struct Worker {
     pub state: WorkerState,
     /// How often it was started again because it had ended by itself, or hung.
     pub restarts: u32,
+    /// How many of the lines that it printed were an alarm.
+    pub alarms: u64,
     /// Its data-plane side, from its first passed check until it has ended.
     pub upstream: Option<Arc<Upstream>>,
 }

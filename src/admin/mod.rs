@@ -28,6 +28,8 @@ pub mod auth;
 pub mod client;
 /// Errors as RFC 9457 problems.
 mod problem;
+/// A time in the past.
+mod since;
 /// The listeners.
 mod server;
 /// What the API says, field for field.

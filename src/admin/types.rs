@@ -73,6 +73,13 @@ pub struct Worker {
     pub in_flight: u64,
     /// How often it was started again because it had ended by itself, or hung.
     pub restarts: u32,
+    /// How many of the lines that it printed were an alarm; left out where none was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub alarms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The answer of `POST /restart` and `POST /services/{service}/restart`.
@@ -217,6 +224,55 @@ pub struct Checked {
     pub ok: bool,
     /// Everything that is wrong or doubtful, in the document's order.
     pub problems: Vec<hint::Problem>,
+}
+
+/// One line of `GET .../logs?json=1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was printed, in microseconds; no other line of the service has the same.
+    pub at: Timestamp,
+    /// The worker.
+    pub worker: u32,
+    /// The worker's process.
+    pub pid: u32,
+    /// `stdout` or `stderr`; `switchman` where it has something to say about the lines.
+    pub stream: String,
+    /// The text; what is no UTF-8 is replaced.
+    pub text: String,
+}
+
+/// The answer of `GET /events?follow=0`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// What has happened, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// One thing that has happened: in `Events`, and the data of a server-sent event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Goes up with each event, also over a restart of switchman.
+    pub id: u64,
+    /// When it happened, in milliseconds.
+    pub at: Timestamp,
+    /// The service it is about.
+    pub service: String,
+    /// The version it is about.
+    pub version: Option<String>,
+    /// What kind of thing: `state`, `asked`, `worker-started`, `worker-adopted`, `worker-ready`, `worker-ended`, `alarm`, `alias`, `rules`,
+    /// `rules-refused`, `source`, `logs`. There may be more one day.
+    pub kind: String,
+    /// The state, where it is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<VersionState>,
+    /// The worker it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u32>,
+    /// That worker's process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// All of it in one line.
+    pub text: String,
 }
 
 /// An error: RFC 9457 `application/problem+json`.

@@ -18,9 +18,13 @@ mod completions;
 mod connect;
 /// A whole running example.
 pub mod demo;
+/// What has happened.
+mod events;
 /// How a command ends when it does not succeed.
 mod failure;
-/// The last lines of a version.
+/// Following over restarts of switchman.
+mod follow;
+/// The lines of a version.
 mod logs;
 /// stdout and stderr.
 mod output;
@@ -83,8 +87,10 @@ enum Command {
     /// Read, replace, check and explain the rule document
     #[command(subcommand)]
     Rules(rules::Command),
-    /// Print the last lines that the workers of a version wrote
+    /// Print what the workers of a version printed
     Logs(logs::Args),
+    /// Print what has happened: versions, workers, alarms, aliases, rules
+    Events(events::Args),
     /// Run a whole example in a temporary folder
     Demo(demo::DemoArgs),
     /// The sample application of the demo
@@ -132,6 +138,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Untag(args) => tag::untag(args).await,
         Command::Rules(command) => rules::run(command).await,
         Command::Logs(args) => logs::run(args).await,
+        Command::Events(args) => events::run(args).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
     match done {
@@ -177,6 +184,9 @@ mod tests {
             "switchman rules check -",
             "switchman rules explain -H x-qa:yes -b uid=77 -X POST --host app.example.com --client-ip ::1 /cart",
             "switchman logs 4f2a91c -f",
+            "switchman logs beta --since 10m --worker 0 --grep ERROR -n 50 --json",
+            "switchman events",
+            "switchman events -f -n 20 --since 1h --service app --json",
             "switchman demo --once",
             "switchman demo-app --port 4000",
             "switchman completions fish",
@@ -196,6 +206,7 @@ mod tests {
             ("switchman scale 4f2a91c --workers 0", Kind::ValueValidation),
             ("switchman stop 4f2a91c --timeout 5", Kind::ValueValidation),
             ("switchman rules explain -H nocolon /", Kind::ValueValidation),
+            ("switchman logs 4f2a91c --worker x", Kind::ValueValidation),
             ("switchman rules explain -b noequals /", Kind::ValueValidation),
             ("switchman frobnicate", Kind::InvalidSubcommand),
             ("switchman serve --root /srv/app --config x.yaml", Kind::ArgumentConflict),

@@ -21,6 +21,7 @@ mod keys;
 mod life;
 mod limits;
 mod load;
+mod logs;
 mod read;
 mod reference;
 mod run;
@@ -41,6 +42,7 @@ pub use keep::{Hook, Hooks, Scale, Upkeep};
 pub use life::{Life, Live, LiveCheck, RestartOrder, Warm};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
+pub use logs::{Alarm, Logs, Pattern};
 pub use reference::reference;
 pub use settle::Upload;
 
@@ -134,6 +136,10 @@ pub struct Service {
     pub rules: RulesAt,
     /// How requests are delivered to its workers.
     pub delivery: Arc<Delivery>,
+    /// What is kept of what its workers print.
+    pub logs: Logs,
+    /// Which lines of its workers are an alarm; none where nobody says any.
+    pub alarm: Option<Arc<Alarm>>,
     /// What becomes of its versions over time.
     pub upkeep: Upkeep,
     /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
@@ -237,6 +243,8 @@ pub enum ReadyCheck {
     Tcp,
     /// The worker must have run for this long.
     After(Duration),
+    /// The worker must have printed a line that this matches.
+    Log(Pattern),
     /// The worker must say `READY=1` to its `NOTIFY_SOCKET`.
     Notify,
     /// This command must exit with 0.

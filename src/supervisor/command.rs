@@ -1,8 +1,11 @@
 //! What others may ask of the supervisor, and what it answers.
 
+use std::fmt;
+
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::output::LogStore;
+use crate::journal::Journal;
 use crate::version::{ServiceName, VersionId};
 
 /// What is to be done with one version.
@@ -65,6 +68,21 @@ pub(crate) struct Command {
     pub reply: oneshot::Sender<Result<(), Refused>>,
 }
 
+impl fmt::Display for Action {
+    /// As it is typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("start"),
+            Self::Stop { force: false } => f.write_str("stop"),
+            Self::Stop { force: true } => f.write_str("stop --force"),
+            Self::Restart => f.write_str("restart"),
+            Self::Drain { force: false } => f.write_str("drain"),
+            Self::Drain { force: true } => f.write_str("drain --force"),
+            Self::Scale { workers } => write!(f, "scale --workers {workers}"),
+        }
+    }
+}
+
 /// Why the supervisor does not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -101,6 +119,7 @@ pub struct SupervisorHandle {
     pub(crate) ends: mpsc::Sender<(How, oneshot::Sender<()>)>,
     pub(crate) returned: watch::Receiver<bool>,
     pub(crate) logs: LogStore,
+    pub(crate) journal: Journal,
 }
 
 impl SupervisorHandle {
@@ -152,5 +171,10 @@ impl SupervisorHandle {
     /// What the workers print.
     pub fn logs(&self) -> &LogStore {
         &self.logs
+    }
+
+    /// What has happened.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 }

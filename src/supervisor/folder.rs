@@ -151,6 +151,7 @@ impl Supervisor {
         let runs = version.life.is_wanted() && !version.life.is_preparing();
         if !runs {
             version.followed = None;
+            version.files.started(SystemTime::now());
         }
         version.files.started(SystemTime::now());
         match self.read_spec(key) {

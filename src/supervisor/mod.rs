@@ -38,6 +38,7 @@ mod memory;
 mod notify;
 mod pipes;
 mod place;
+mod printed;
 mod port;
 mod readiness;
 mod record;
@@ -65,6 +66,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::config;
 use crate::deploy::VersionChange;
 use crate::etcd;
+use crate::journal::{Journal, What};
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
@@ -168,6 +170,7 @@ struct Supervisor {
     places: Places,
     cgroups: Option<Arc<Cgroups>>,
     logs: LogStore,
+    journal: Journal,
     turns: Turns,
     succession: Succession,
     /// The tasks of processes.
@@ -232,7 +235,11 @@ pub fn spawn(
             (name.clone(), service)
         })
         .collect();
-    let logs = LogStore::default();
+    let journal = Journal::default();
+    let logs = LogStore::open(&settings.state, &journal);
+    for (name, service) in &settings.services {
+        logs.configure(name, service.logs.clone());
+    }
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let cgroups = isolated::prepare(&settings).map(Arc::new);
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
@@ -251,6 +258,7 @@ pub fn spawn(
         places,
         cgroups,
         logs: logs.clone(),
+        journal: journal.clone(),
         turns,
         succession,
         tasks: TaskTracker::new(),
@@ -261,7 +269,7 @@ pub fn spawn(
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs };
+    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs, journal };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -312,6 +320,8 @@ impl Supervisor {
         drop(inbox);
         self.tasks.close();
         self.tasks.wait().await;
+        self.logs.close().await;
+        self.journal.close();
         for done in waiting {
             // Who no longer waits need not know.
             let _ = done.send(());
@@ -380,14 +390,20 @@ impl Supervisor {
             service.versions.remove(&key.version);
             self.logs.forget(&key.service, &key.version);
         }
+        let (view, mut before) = (Arc::new(view), None);
         self.registry.update(|services| {
             let versions = &mut services.entry(key.service.clone()).or_default().versions;
-            if gone {
-                versions.remove(&key.version);
+            before = if gone {
+                versions.remove(&key.version)
             } else {
-                versions.insert(key.version.clone(), Arc::new(view));
-            }
+                versions.insert(key.version.clone(), view.clone())
+            };
         });
+        let is_new = before.is_none_or(|before| before.state != view.state || before.reason != view.reason);
+        if is_new {
+            let what = What::State { state: view.state, reason: view.reason.clone() };
+            self.journal.record(&key.service, Some(&key.version), what);
+        }
     }
 
     fn version(&mut self, key: &Key) -> Option<&mut Managed> {

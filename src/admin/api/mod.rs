@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! GET  /versions ?service= &all=1                     GET  /services
-//! GET  /services/{s}/versions/{v}                     GET  /services/{s}/versions/{v}/logs ?follow=1
+//! GET  /services/{s}/versions/{v}
+//! GET  /services/{s}/versions/{v}/logs ?follow=1 &since= &worker= &grep= &lines= &json=1
+//! GET  /events ?follow=0 &since= &service= &lines=
 //! POST /services/{s}/versions/{v}/{start|stop|restart|drain|promote|scale} ?force=1
 //! POST /restart                 POST /services/{s}/restart     (all that runs, a service's versions one by one)
 //! POST /services/{s}/rollback ?force=1
@@ -29,6 +31,7 @@ use crate::rules::source::{Change, Who};
 
 mod actions;
 mod aliases;
+mod events;
 mod explain;
 mod health;
 mod logs;
@@ -54,6 +57,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/services", get(versions::services))
         .route(&version(""), get(versions::one))
         .route(&version("/logs"), get(logs::logs))
+        .route("/events", get(events::events))
         .route(&version("/start"), post(actions::start))
         .route(&version("/stop"), post(actions::stop))
         .route(&version("/restart"), post(actions::restart))
@@ -81,7 +85,6 @@ struct Flags {
     service: Option<String>,
     all: Option<String>,
     force: Option<String>,
-    follow: Option<String>,
     name: Option<String>,
 }
 
@@ -92,10 +95,6 @@ impl Flags {
 
     fn force(&self) -> bool {
         is_on(self.force.as_deref())
-    }
-
-    fn follow(&self) -> bool {
-        is_on(self.follow.as_deref())
     }
 }
 

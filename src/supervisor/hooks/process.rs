@@ -16,7 +16,7 @@ use super::Kind;
 use crate::config::{Hook, RunCommand, RunSpec};
 use crate::etcd::once::Unfinished;
 use crate::supervisor::launch;
-use crate::supervisor::output::{LogStore, Printer, Stream};
+use crate::supervisor::output::{Ears, LogStore, Printer, Stream};
 use crate::supervisor::readiness::{SharedTree, ask};
 use crate::supervisor::tree::Tree;
 use crate::version::{ServiceName, VersionId, WorkerId};
@@ -128,7 +128,7 @@ impl Job {
 
     fn printer(&self, pid: u32, stream: Stream) -> Printer {
         let (service, version) = (self.service.clone(), self.version.clone());
-        Printer { service, version, worker: WORKER, pid, stream }
+        Printer { service, version, worker: WORKER, pid, stream, ears: Ears::default() }
     }
 
     fn read(

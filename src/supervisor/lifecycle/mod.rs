@@ -24,6 +24,7 @@
 //! - Stop always leads to stopped, and a version that once was ready fails only when it has lost every worker.
 
 mod adopt;
+mod alarm;
 mod crash;
 mod event;
 mod pulse;
@@ -188,6 +189,7 @@ impl Lifecycle {
             Event::Passed(process) => self.passed(process, now, effects),
             Event::Health(process, Health::Well, _) => self.well(process, effects),
             Event::Health(process, health, why) => self.unwell(process, health, &why, now, effects),
+            Event::Alarmed(process) => self.alarmed(process, now, effects),
             Event::Late(process, why) => {
                 if self.phase(process) == Some(Phase::Starting) {
                     self.terminate(process, effects);
@@ -217,6 +219,7 @@ impl Lifecycle {
                     && slot.crashes.is_over(timer)
                 {
                     slot.restarts += u32::from(ended);
+                    self.replace_alarmed(worker);
                 }
             }
         }

@@ -194,6 +194,8 @@ pub(crate) fn service(folder: &Path, name: &ServiceName) -> config::Service {
         promote: config::Promote::Manual,
         rules: RulesAt::File(folder.join("rules.yaml")),
         delivery: Arc::default(),
+        logs: config::Logs::default(),
+        alarm: None,
         upkeep: config::Upkeep::default(),
         run,
     }
@@ -272,6 +274,7 @@ pub(crate) fn version(service: &str, id: &str, state: VersionState) -> registry:
             address: Some(upstream.address.clone()),
             state: WorkerState::Ready,
             restarts: 0,
+            alarms: 0,
             upstream: Some(upstream.clone()),
         })
         .collect();

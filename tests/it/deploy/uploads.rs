@@ -23,12 +23,6 @@ fn with_marker(marker: &str) -> Deploy {
     Deploy::watch_as(folder, |spec| WatchSpec { complete_when: Some(marker.into()), ..spec })
 }
 
-/// Ends a program and what it has started, without giving it the time to tidy up.
-fn cut_off(mut child: Child) {
-    run("kill", &["-KILL", "--", &format!("-{}", child.id())], &[]);
-    child.wait().unwrap();
-}
-
 /// rsync in a process group of its own.
 fn rsync(arguments: &[&str], from: &Path, to: &Path) -> Child {
     let mut rsync = Command::new("rsync");
@@ -77,39 +71,33 @@ async fn a_small_upload_settles_within_fifty_milliseconds_of_its_time() {
     }
 }
 
-/// The file has 500 MB; what rsync sends of it is bounded by the marker's test below, so it goes at full speed first,
-/// is cut off and goes on, and then stands still for longer than `settle`.
+/// The file has 500 MB. What stands still in its midst has a temporary name; what stands still after its end has not,
+/// and only the marker tells that it is not the end.
 #[tokio::test]
 async fn a_huge_file_that_stands_still_waits_for_its_marker() {
     let mut deploy = with_marker(".ready");
     let source = deploy.elsewhere("build");
     fs::create_dir(&source).unwrap();
-    // Sparse on both sides: the bytes are sent, the disk holds none of them.
+    // Sparse where it comes from; where it goes the bytes are written, once.
     File::create(source.join("app.jar")).unwrap().set_len(500_000_000).unwrap();
     let target = deploy.root().join("4f2a91c");
-    let sparse = |limit: &'static str| ["-a", "--sparse", "--inplace", limit];
-
-    // 0.5 s of it, then a pause, three times; rsync goes on where it was.
-    for pause in 0..3 {
-        let upload = rsync(&sparse("--bwlimit=40m"), &contents(&source), &target);
-        if pause == 0 {
-            deploy.expect(&[arriving("4f2a91c")]).await;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        cut_off(upload);
-        let why = loop {
-            match deploy.next().await {
-                Told::Waits(_, Some(why)) => break why,
-                Told::Waits(_, None) => {}
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!(why, "waits for .ready");
+    let mut upload = rsync(&["-a", "--bwlimit=100m"], &contents(&source), &target);
+    let signal = |signal| run("kill", &[signal, "--", &format!("-{}", upload.id())], &[]);
+    deploy.expect(&[arriving("4f2a91c")]).await;
+    for _ in 0..2 {
+        signal("-STOP");
+        let told = deploy.next().await;
+        assert!(
+            matches!(&told, Told::Waits(_, Some(why)) if why.starts_with("a transfer is not done")),
+            "{told:?}"
+        );
         deploy.silence(SETTLE * 2).await;
+        signal("-CONT");
+        deploy.expect(&[goes_on("4f2a91c")]).await;
     }
-    let mut upload = rsync(&sparse("--bwlimit=0"), &contents(&source), &target);
     assert!(upload.wait().unwrap().success());
-    tokio::time::sleep(SETTLE * 3).await;
+    deploy.expect(&[waits("4f2a91c", "waits for .ready")]).await;
+    deploy.silence(SETTLE * 3).await;
     fs::write(target.join(".ready"), "").unwrap();
     let quiet = deploy.settles("4f2a91c").await;
     assert!(quiet + TICK > SETTLE && quiet < SETTLE + slack(), "told {quiet:?} after the marker");
@@ -285,7 +273,6 @@ async fn a_part_file_of_sftp_is_waited_for() {
     deploy.expect(&[goes_on("4f2a91c"), settled("4f2a91c")]).await;
 }
 
-/// `start` is how most tests upload; this one shows that `cp` of one big file is waited for too.
 #[tokio::test]
 async fn a_copy_that_stands_still_is_waited_for() {
     let mut deploy = Deploy::new();

@@ -12,6 +12,7 @@ mod faults;
 mod grpc;
 mod keep;
 mod life;
+mod logs;
 mod promote;
 mod rules;
 mod streams;
