@@ -1,5 +1,6 @@
 //! A version's life played against processes that obey, fail and dawdle; each step is checked against the laws.
 
+mod adopted;
 mod alarms;
 mod cases;
 mod laws;
