@@ -17,7 +17,7 @@ const ROWS: [&[&str]; 6] = [
     &["main", "cli", "app", "fuzzing"],
     &["proxy", "admin"],
     // `routing` joins what the registry and `rules::publisher` publish.
-    &["deploy::watcher", "supervisor", "promoter", "routing"],
+    &["deploy::watcher", "supervisor", "promoter", "routing", "journal"],
     &["rules::source", "rules::publisher", "rules::offer", "rules::last_good"],
     &["config", "etcd", "registry", "deploy", "rules"],
     &[
@@ -31,6 +31,9 @@ const ROWS: [&[&str]; 6] = [
         "yaml",
         "telemetry",
         "state_lock",
+        "control",
+        "handover",
+        "systemd",
     ],
 ];
 
@@ -67,7 +70,6 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "admin::types",           // what goes outward, all of it
             "version",                // names and states: words that every JSON shows alike
             "hint",                   // a problem is shown as it is
-            "supervisor::output",     // a line that a worker printed is shown as it is
             "rules::last_good",       // kept on disk
             "etcd::once",             // kept in etcd
             "rules::source::history", // kept on disk and in etcd

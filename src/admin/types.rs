@@ -4,6 +4,7 @@
 //! cannot drift. Timestamps are RFC 3339 in whole seconds, in UTC.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,13 @@ pub struct Worker {
     pub in_flight: u64,
     /// How often it was started again because it had ended by itself, or hung.
     pub restarts: u32,
+    /// How many of the lines that it printed were an alarm; left out where none was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub alarms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The answer of `POST /restart` and `POST /services/{service}/restart`.
@@ -219,6 +227,55 @@ pub struct Checked {
     pub problems: Vec<hint::Problem>,
 }
 
+/// One line of `GET .../logs?json=1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was printed, in microseconds; no other line of the service has the same.
+    pub at: Timestamp,
+    /// The worker.
+    pub worker: u32,
+    /// The worker's process.
+    pub pid: u32,
+    /// `stdout` or `stderr`; `switchman` where it has something to say about the lines.
+    pub stream: String,
+    /// The text; what is no UTF-8 is replaced.
+    pub text: String,
+}
+
+/// The answer of `GET /events?follow=0`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// What has happened, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// One thing that has happened: in `Events`, and the data of a server-sent event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Goes up with each event, also over a restart of switchman.
+    pub id: u64,
+    /// When it happened, in milliseconds.
+    pub at: Timestamp,
+    /// The service it is about.
+    pub service: String,
+    /// The version it is about.
+    pub version: Option<String>,
+    /// What kind of thing: `state`, `asked`, `worker-started`, `worker-adopted`, `worker-ready`, `worker-ended`, `alarm`, `alias`, `rules`,
+    /// `rules-refused`, `source`, `logs`. There may be more one day.
+    pub kind: String,
+    /// The state, where it is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<VersionState>,
+    /// The worker it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u32>,
+    /// That worker's process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// All of it in one line.
+    pub text: String,
+}
+
 /// An error: RFC 9457 `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -275,6 +332,43 @@ impl OneOrMany {
             Self::Many(values) => values,
         }
     }
+}
+
+/// The answer of `POST /reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The keys of the configuration whose values are others now, as in `services.app.hosts`.
+    pub changed: Vec<String>,
+    /// Versions whose workers run as was configured before.
+    pub restart_needed: Vec<Named>,
+    /// What may not be meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<hint::Problem>,
+}
+
+/// The body of `POST /upgrade`; it may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// The new binary; none: the one that the running process was started from.
+    #[serde(default)]
+    pub binary: Option<PathBuf>,
+    /// How long each half may take: until the new process has built everything, and until it serves.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The answer of `POST /upgrade`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The process that serves now.
+    pub pid: u32,
+    /// The process that ends when its last request has.
+    pub old_pid: u32,
+    /// The binary of the new one.
+    pub binary: PathBuf,
+    /// Versions whose workers went on.
+    pub versions: usize,
 }
 
 /// The answer of `POST .../rules/explain`.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::admin::types;
 use crate::hint::{Problem, Problems};
+use crate::journal::{Event, What};
 use crate::registry;
 use crate::routing::{Routing, ServiceRouting};
 use crate::rules::table::{RuleTable, TargetId};
@@ -105,6 +106,7 @@ fn worker(worker: &registry::Worker) -> types::Worker {
         state: worker.state,
         in_flight: worker.upstream.as_ref().map_or(0, |u| u.in_flight.now()),
         restarts: worker.restarts,
+        alarms: worker.alarms,
     }
 }
 
@@ -218,6 +220,23 @@ pub(crate) fn rules(service: &ServiceRouting) -> types::Rules {
         rejected: rules.rejected,
         problems: rule_problems(service),
         stale_since: rules.stale_since.map(seconds),
+    }
+}
+
+/// One event.
+pub(crate) fn event(event: &Event) -> types::Event {
+    let Event { id, at, service, version, what } = event;
+    let (worker, pid) = what.worker().unzip();
+    types::Event {
+        id: *id,
+        at: Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(*at),
+        service: service.to_string(),
+        version: version.as_ref().map(ToString::to_string),
+        kind: what.kind().to_owned(),
+        state: if let What::State { state, .. } = what { Some(*state) } else { None },
+        worker: worker.map(|worker| worker.0),
+        pid,
+        text: what.to_string(),
     }
 }
 

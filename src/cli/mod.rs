@@ -18,14 +18,20 @@ mod completions;
 mod connect;
 /// A whole running example.
 pub mod demo;
+/// What has happened.
+mod events;
 /// How a command ends when it does not succeed.
 mod failure;
-/// The last lines of a version.
+/// Following over restarts of switchman.
+mod follow;
+/// The lines of a version.
 mod logs;
 /// stdout and stderr.
 mod output;
 /// promote, rollback.
 mod promote;
+/// reload, upgrade.
+mod reload;
 /// The rule document.
 mod rules;
 /// TERM and INT.
@@ -83,8 +89,14 @@ enum Command {
     /// Read, replace, check and explain the rule document
     #[command(subcommand)]
     Rules(rules::Command),
-    /// Print the last lines that the workers of a version wrote
+    /// Print what the workers of a version printed
     Logs(logs::Args),
+    /// Print what has happened: versions, workers, alarms, aliases, rules
+    Events(events::Args),
+    /// Read the configuration anew; what did not change is not touched
+    Reload(reload::ReloadArgs),
+    /// Start a new binary and hand everything over to it: sockets, workers, running requests
+    Upgrade(reload::UpgradeArgs),
     /// Run a whole example in a temporary folder
     Demo(demo::DemoArgs),
     /// The sample application of the demo
@@ -131,7 +143,10 @@ async fn run(command: Command) -> ExitCode {
         Command::Tag(args) => tag::tag(args).await,
         Command::Untag(args) => tag::untag(args).await,
         Command::Rules(command) => rules::run(command).await,
+        Command::Reload(args) => reload::reload(args).await,
+        Command::Upgrade(args) => reload::upgrade(args).await,
         Command::Logs(args) => logs::run(args).await,
+        Command::Events(args) => events::run(args).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
     match done {
@@ -177,6 +192,11 @@ mod tests {
             "switchman rules check -",
             "switchman rules explain -H x-qa:yes -b uid=77 -X POST --host app.example.com --client-ip ::1 /cart",
             "switchman logs 4f2a91c -f",
+            "switchman logs beta --since 10m --worker 0 --grep ERROR -n 50 --json",
+            "switchman events",
+            "switchman events -f -n 20 --since 1h --service app --json",
+            "switchman reload --json",
+            "switchman upgrade --binary /usr/bin/switchman",
             "switchman demo --once",
             "switchman demo-app --port 4000",
             "switchman completions fish",
@@ -196,6 +216,7 @@ mod tests {
             ("switchman scale 4f2a91c --workers 0", Kind::ValueValidation),
             ("switchman stop 4f2a91c --timeout 5", Kind::ValueValidation),
             ("switchman rules explain -H nocolon /", Kind::ValueValidation),
+            ("switchman logs 4f2a91c --worker x", Kind::ValueValidation),
             ("switchman rules explain -b noequals /", Kind::ValueValidation),
             ("switchman frobnicate", Kind::InvalidSubcommand),
             ("switchman serve --root /srv/app --config x.yaml", Kind::ArgumentConflict),

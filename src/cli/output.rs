@@ -12,7 +12,15 @@ pub(super) fn data(text: &str) -> Result<(), Failure> {
 
 /// Writes data to stdout as it is.
 pub(super) fn raw(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
+    write(io::stdout().lock(), bytes)
+}
+
+/// Writes what a worker printed: its colours only to a terminal that shows them, and without `NO_COLOR`.
+pub(super) fn printed(bytes: &[u8]) -> Result<(), Failure> {
+    write(anstream::AutoStream::auto(io::stdout().lock()), bytes)
+}
+
+fn write(mut stdout: impl Write, bytes: &[u8]) -> Result<(), Failure> {
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::nobody_reads()),

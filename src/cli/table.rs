@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn worker(state: WorkerState) -> Worker {
-        Worker { id: 0, pid: Some(1), address: None, state, in_flight: 0, restarts: 0 }
+        Worker { id: 0, pid: Some(1), address: None, state, in_flight: 0, restarts: 0, alarms: 0 }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! `keys` lists every key; the readers take no other, and `reference` makes `docs/configuration.md` from it.
 
 mod bodies;
+mod changes;
 mod clash;
 mod delivery;
 mod flags;
@@ -21,6 +22,7 @@ mod keys;
 mod life;
 mod limits;
 mod load;
+mod logs;
 mod read;
 mod reference;
 mod run;
@@ -33,6 +35,7 @@ mod tests;
 mod text;
 mod value;
 
+pub use changes::{changed_keys, fixed, state_moved};
 pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use front::{Front, Tls};
 pub use http2::Http2;
@@ -41,6 +44,7 @@ pub use keep::{Hook, Hooks, Scale, Upkeep};
 pub use life::{Life, Live, LiveCheck, RestartOrder, Warm};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
+pub use logs::{Alarm, Logs, Pattern};
 pub use reference::reference;
 pub use settle::Upload;
 
@@ -59,6 +63,8 @@ use crate::version::ServiceName;
 pub struct Config {
     /// The file it was read from; none for a run from flags.
     pub file: Option<PathBuf>,
+    /// Its text, which a reload compares; empty for a run from flags.
+    pub text: Arc<str>,
     /// The public addresses.
     pub listen: Vec<SocketAddr>,
     /// TLS, and who may say who a client is.
@@ -134,6 +140,10 @@ pub struct Service {
     pub rules: RulesAt,
     /// How requests are delivered to its workers.
     pub delivery: Arc<Delivery>,
+    /// What is kept of what its workers print.
+    pub logs: Logs,
+    /// Which lines of its workers are an alarm; none where nobody says any.
+    pub alarm: Option<Arc<Alarm>>,
     /// What becomes of its versions over time.
     pub upkeep: Upkeep,
     /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
@@ -237,6 +247,8 @@ pub enum ReadyCheck {
     Tcp,
     /// The worker must have run for this long.
     After(Duration),
+    /// The worker must have printed a line that this matches.
+    Log(Pattern),
     /// The worker must say `READY=1` to its `NOTIFY_SOCKET`.
     Notify,
     /// This command must exit with 0.

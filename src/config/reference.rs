@@ -114,6 +114,11 @@ services:
   NAME: {root: /srv/app, max_in_flight: 5}
 ";
 
+    /// The same, for what only means something with an alarm.
+    const BASE_ALARM: &str = "
+services:
+  NAME: {root: /srv/app, alarm: FATAL}
+";
     /// The same, for keys of a warming request.
     const BASE_WARM: &str = "
 services:
@@ -148,6 +153,7 @@ services:
         let base = match section.path {
             _ if needs_etcd => BASE_ETCD,
             _ if needs_front => BASE_FRONT,
+            _ if key == "restart_on_alarm" => BASE_ALARM,
             path if key == "queue" || path == keys::limits::QUEUE.path => BASE_LIMITED,
             path if path == keys::life::WARM.path => BASE_WARM,
             path if path == keys::bodies::COMPRESS.path => BASE_COMPRESS,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::keep;
 use super::keys::{READY, STOP, names};
+use super::logs;
 use super::read::duration;
 use super::value;
 use super::{Protocol, Ready, ReadyCheck, RunCommand, RunSpec, Stop, UpstreamAt};
@@ -150,19 +151,12 @@ fn variables(reader: &Reader<'_>) -> BTreeMap<String, String> {
 }
 
 fn ready(reader: Reader<'_>, base: Ready) -> Ready {
-    const LATER: [&str; 1] = ["log"];
-    let mut known = names(&[&READY]);
-    known.extend(LATER);
     if reader.node().scalar().is_some() {
         let message = format!("{} is not a map", reader.node().describe());
         reader.error(message, "write it as in `ready: {http: /healthz}`");
         return base;
     }
-    let Some(fields) = reader.fields(&known) else { return base };
-    for later in LATER.iter().filter_map(|key| fields.get(key)) {
-        let message = "this way to show readiness is not supported yet";
-        later.error(message, "use one of `http: /healthz`, `tcp: true`, `after: 5s`");
-    }
+    let Some(fields) = reader.fields(&names(&[&READY])) else { return base };
     let check = check(&fields).unwrap_or(base.check);
     let time = |key, low| fields.get(key).and_then(|r| duration(&r, low));
     let ready = Ready {
@@ -184,7 +178,7 @@ fn ready(reader: Reader<'_>, base: Ready) -> Ready {
 }
 
 fn check(fields: &Fields<'_>) -> Option<ReadyCheck> {
-    let written: Vec<_> = ["http", "tcp", "notify", "command", "after"]
+    let written: Vec<_> = ["http", "tcp", "log", "notify", "command", "after"]
         .iter()
         .filter_map(|key| Some((*key, fields.get(key)?)))
         .collect();
@@ -194,6 +188,7 @@ fn check(fields: &Fields<'_>) -> Option<ReadyCheck> {
     let (key, reader) = written.into_iter().next()?;
     match key {
         "http" => reader.value(value::request_path).map(ReadyCheck::Http),
+        "log" => logs::pattern(&reader).map(ReadyCheck::Log),
         "after" => duration(&reader, Duration::ZERO).map(ReadyCheck::After),
         "command" => command(&reader).map(ReadyCheck::Command),
         key => {

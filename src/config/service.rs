@@ -16,6 +16,7 @@ use super::keys::limits::BALANCE;
 use super::keys::{RULES, RUN, SERVICE, names};
 use super::life;
 use super::limits;
+use super::logs;
 use super::read::{duration, path};
 use super::run::run_spec;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
@@ -75,6 +76,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     streams::read(&fields, &mut delivery);
     let upkeep = keep::upkeep(&fields, delivery.max_in_flight);
     let delivery = Arc::new(delivery);
+    let (logs, alarm) = (logs::logs(&fields), logs::alarm(&fields));
     let service = Service {
         root: root?,
         hosts,
@@ -85,6 +87,8 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         rules: rules?,
         delivery,
         upkeep,
+        logs,
+        alarm,
         run,
     };
     Some(Draft { name: ServiceName::from(name?), service, fields })

@@ -96,6 +96,7 @@ fn readiness() {
     let ready = |text: &str| app_of(&format!("ready: {text}")).run.ready;
     assert_eq!(ready("{http: /up}").check, ReadyCheck::Http("/up".into()));
     assert_eq!(ready("{tcp: true}").check, ReadyCheck::Tcp);
+    assert_eq!(ready("{log: up}").check, ReadyCheck::Log(Pattern::parse("up").unwrap()));
     assert_eq!(ready("{after: 5s}").check, ReadyCheck::After(Duration::from_secs(5)));
     let times = ready("{interval: 1s, timeout: 2s, deadline: 1m30s}");
     assert_eq!(
@@ -171,7 +172,8 @@ fn one_wrong_value_of_a_service_is_one_problem() {
         ("ready: {http: /a, after: 1s}", "ready.after", "`http` and `after` cannot both be the check"),
         ("ready: {tcp: false}", "ready.tcp", "says nothing"),
         ("ready: {tcp: yes}", "ready.tcp", "`yes` is neither true nor false"),
-        ("ready: {log: x}", "ready.log", "not supported yet"),
+        ("ready: {log: '['}", "ready.log", "not a regular expression"),
+        ("ready: {log: x, tcp: true}", "ready.log", "`tcp` and `log` cannot both be the check"),
         ("ready: {notify: false}", "ready.notify", "`notify: false` says nothing"),
         ("ready: {command: ''}", "ready.command", "the command is empty"),
         ("user: no-such-user", "user", "there is no user `no-such-user`"),

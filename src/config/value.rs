@@ -32,7 +32,7 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Du
         return Err(wrong(message, format!("write `{text}s` for seconds, `{text}ms` for milliseconds")));
     }
     let parsed = jiff::fmt::friendly::SpanParser::new().parse_unsigned_duration(text);
-    let duration = parsed.map_err(|_| {
+    let duration = parsed.ok().or_else(|| days(text)).ok_or_else(|| {
         wrong(format!("`{text}` is not a duration"), "write it as in `500ms`, `2s`, `1m30s`, `1h`")
     })?;
     if !range.contains(&duration) {
@@ -43,6 +43,12 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Du
         ));
     }
     Ok(duration)
+}
+
+/// `30d`. The parser takes no days, since one can have 23 hours; here each has 24.
+fn days(text: &str) -> Option<Duration> {
+    let days = text.strip_suffix('d')?.trim_end().parse::<u32>().ok()?;
+    Some(Duration::from_secs(24 * 3600) * days)
 }
 
 /// A duration as people write it: `2m`.
@@ -219,9 +225,14 @@ mod tests {
     #[test]
     fn durations() {
         let read = |text| duration(text, Duration::from_millis(10)..=DURATION_MAX);
-        for (text, ms) in
-            [("500ms", 500), ("2s", 2_000), ("1m", 60_000), ("1m30s", 90_000), ("1h", 3_600_000)]
-        {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("1m", 60_000),
+            ("1m30s", 90_000),
+            ("1h", 3_600_000),
+            ("2d", 172_800_000),
+        ] {
             assert_eq!(read(text).unwrap(), Duration::from_millis(ms), "{text}");
         }
         for (text, part) in [

@@ -3,6 +3,7 @@
 use super::command::{Action, Command, Refused};
 use super::managed::Folder;
 use super::{Key, Supervisor, lifecycle};
+use crate::journal::What;
 use crate::version::{VersionId, VersionState};
 
 /// The most workers of one version that may be asked for.
@@ -75,6 +76,8 @@ impl Supervisor {
             return Err(refused);
         }
         tracing::info!(service = %key.service, version = %key.version, action = ?command.action, "asked for");
+        let asked = What::Asked { action: command.action.to_string() };
+        self.journal.record(&key.service, Some(&key.version), asked);
         match command.action {
             Action::Start => {
                 self.a_person_wants(&key, true);
@@ -103,7 +106,9 @@ impl Supervisor {
                 self.a_person_wants(&key, true);
             }
             Action::Scale { workers } => {
-                version.scaled = Some(workers);
+                if let Some(version) = self.version(&key) {
+                    version.scaled = Some(workers);
+                }
                 if let Some(service) = self.services.get_mut(&key.service) {
                     service.memory.set_scaled(&key.version, workers);
                 }

@@ -1,8 +1,13 @@
 //! What others may ask of the supervisor, and what it answers.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::output::LogStore;
+use crate::config;
+use crate::journal::Journal;
 use crate::version::{ServiceName, VersionId};
 
 /// What is to be done with one version.
@@ -34,6 +39,13 @@ pub enum Action {
 pub(crate) enum Ask {
     /// Something for one version.
     Act(Command),
+    /// The services as they are to be from now on.
+    Configure {
+        /// All of them.
+        services: BTreeMap<ServiceName, config::Service>,
+        /// Gets the versions whose processes run as was configured before.
+        reply: oneshot::Sender<Result<Vec<(ServiceName, VersionId)>, Refused>>,
+    },
     /// The restart of everything that runs.
     RestartAll {
         /// Of this service only.
@@ -63,6 +75,21 @@ pub(crate) struct Command {
     pub action: Action,
     /// Gets the answer: accepted (the work goes on; the registry shows how far it is) or refused.
     pub reply: oneshot::Sender<Result<(), Refused>>,
+}
+
+impl fmt::Display for Action {
+    /// As it is typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("start"),
+            Self::Stop { force: false } => f.write_str("stop"),
+            Self::Stop { force: true } => f.write_str("stop --force"),
+            Self::Restart => f.write_str("restart"),
+            Self::Drain { force: false } => f.write_str("drain"),
+            Self::Drain { force: true } => f.write_str("drain --force"),
+            Self::Scale { workers } => write!(f, "scale --workers {workers}"),
+        }
+    }
 }
 
 /// Why the supervisor does not do what was asked.
@@ -101,6 +128,7 @@ pub struct SupervisorHandle {
     pub(crate) ends: mpsc::Sender<(How, oneshot::Sender<()>)>,
     pub(crate) returned: watch::Receiver<bool>,
     pub(crate) logs: LogStore,
+    pub(crate) journal: Journal,
 }
 
 impl SupervisorHandle {
@@ -120,6 +148,17 @@ impl SupervisorHandle {
     async fn send<T>(&self, ask: Ask, answer: oneshot::Receiver<Result<T, Refused>>) -> Result<T, Refused> {
         self.ask.send(ask).await.map_err(|_| Refused::at_the_end())?;
         answer.await.map_err(|_| Refused::at_the_end())?
+    }
+
+    /// Runs these services from now on: new ones are started as their folders are seen, those that are gone are drained
+    /// and stopped, the others go on. Answers with the versions whose processes run as was configured before.
+    pub async fn configure(
+        &self,
+        services: BTreeMap<ServiceName, config::Service>,
+    ) -> Vec<(ServiceName, VersionId)> {
+        let (reply, answer) = oneshot::channel();
+        // An error means that the supervisor has ended: nothing runs any more.
+        self.send(Ask::Configure { services, reply }, answer).await.unwrap_or_default()
     }
 
     /// Ends every process of every version at once (TERM, the version's grace, KILL), without draining: call it when
@@ -152,5 +191,10 @@ impl SupervisorHandle {
     /// What the workers print.
     pub fn logs(&self) -> &LogStore {
         &self.logs
+    }
+
+    /// What has happened.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 }

@@ -90,6 +90,7 @@ impl Supervisor {
         restarts: u32,
         identity: Option<(u64, u64)>,
     ) -> Launch {
+        let alarm = self.services.get(&who.service).and_then(|service| service.config.alarm.clone());
         Launch {
             who,
             run,
@@ -97,6 +98,7 @@ impl Supervisor {
             places: self.places.clone(),
             cgroups: self.cgroups.clone(),
             logs: self.logs.clone(),
+            alarm,
             turns: None,
             restarts,
             identity,

@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::files::Files;
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
+use super::output::Alarms;
 use super::upkeep::Upkeep;
 use crate::config::{Delivery, RunSpec, UpstreamAt};
 use crate::drain::{Patience, Window};
@@ -42,11 +43,14 @@ pub(crate) struct Managed {
     /// What is known of what lies in it.
     pub(crate) files: Files,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
+    /// Lines that were an alarm, of each worker.
+    alarms: BTreeMap<WorkerId, u64>,
     /// The sockets of workers that are about to be started again: connections wait there.
     open: BTreeMap<WorkerId, Arc<Upstream>>,
     threads: usize,
     state: (VersionState, Timestamp),
-    delivery: Arc<Delivery>,
+    /// How its requests are delivered.
+    pub(crate) delivery: Arc<Delivery>,
     pub(crate) counters: Arc<VersionCounters>,
 }
 
@@ -69,6 +73,8 @@ pub(crate) struct Running {
     pub(crate) pid: Option<u32>,
     pub(crate) address: Option<Address>,
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What it printed that is an alarm.
+    pub(crate) alarms: Alarms,
     /// What it was started with.
     pub(crate) spec: Arc<RunSpec>,
     /// When it was started, by the clock that files are stamped with.
@@ -82,8 +88,9 @@ pub(crate) struct Running {
 impl Running {
     /// A process that is about to be started.
     pub(crate) fn starting(stop: oneshot::Sender<()>, spec: Arc<RunSpec>) -> Self {
-        let (stop, since) = (Some(stop), SystemTime::now());
-        Self { stop, pid: None, address: None, upstream: None, spec, since, drain: None, adopted: false }
+        let (stop, since, alarms) = (Some(stop), SystemTime::now(), Alarms::default());
+        let (pid, address, upstream, drain) = (None, None, None, None);
+        Self { stop, pid, address, upstream, alarms, spec, since, drain, adopted: false }
     }
 }
 
@@ -113,6 +120,7 @@ impl Managed {
             restart_when_ready: false,
             files: Files::default(),
             processes: BTreeMap::new(),
+            alarms: BTreeMap::new(),
             open: BTreeMap::new(),
             threads,
             state: (VersionState::Arriving, now),
@@ -129,6 +137,16 @@ impl Managed {
     /// How many workers it is to run.
     pub(crate) fn workers(&self) -> u32 {
         self.scaled.or(self.followed).unwrap_or(self.spec.workers).max(1)
+    }
+
+    /// A process has printed lines that are an alarm: all of them since it was started.
+    pub(crate) fn note_alarms(&mut self, process: ProcessId, alarms: Alarms) {
+        let Some(worker) = self.life.worker_of(process) else { return };
+        let Some(running) = self.processes.get_mut(&process) else { return };
+        let (service, version) = (&self.service, &self.version);
+        tracing::warn!(%service, %version, %worker, pid = running.pid, count = alarms.count, "an alarm: {}", alarms.last);
+        *self.alarms.entry(worker).or_default() += alarms.count.saturating_sub(running.alarms.count);
+        running.alarms = alarms;
     }
 
     /// Tells the data plane of the workers that are to stop from `now` on, for the sake of their streams.
@@ -178,7 +196,11 @@ impl Managed {
         {
             let open = self.open.remove(&worker).filter(|open| open.address == address);
             let protocol = running.spec.protocol;
-            let new = || Arc::new(Upstream::new(serial, worker, address, protocol, self.threads));
+            let owner = running.spec.isolation.account.as_ref().map(|account| account.uid);
+            let new = || {
+                let upstream = Upstream::new(serial, worker, address, protocol, self.threads);
+                Arc::new(Upstream { owner, ..upstream })
+            };
             running.upstream = Some(open.unwrap_or_else(new));
         }
     }
@@ -232,6 +254,7 @@ impl Managed {
                         address: running.and_then(|p| p.address.clone()),
                         state,
                         restarts,
+                        alarms: self.alarms.get(&id).copied().unwrap_or(0),
                         upstream: process.and_then(upstream),
                     }
                 })
@@ -241,6 +264,15 @@ impl Managed {
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),
         }
+    }
+
+    /// The alarm of a process that runs, the last started one's.
+    fn alarm(&self) -> Option<String> {
+        let (process, running) = self.processes.iter().rev().find(|(_, running)| running.alarms.count > 0)?;
+        let worker = self.life.worker_of(*process)?;
+        let Alarms { count, last } = &running.alarms;
+        let times = if *count == 1 { String::new() } else { format!(" ({count} lines so far)") };
+        Some(format!("worker {worker} raised an alarm{times}: {last}"))
     }
 
     fn reason(&self) -> Option<String> {
@@ -259,7 +291,8 @@ impl Managed {
         let files = self.files.reason(self.oldest(), &format!("switchman restart {}", self.version));
         let life = self.life.reason().map(str::to_owned);
         let (retired, hooks) = (self.upkeep.retired.clone(), self.upkeep.hooks.note.clone());
-        let parts: Vec<String> = [folder, files, life, retired, hooks].into_iter().flatten().collect();
+        let all = [folder, files, life, self.alarm(), retired, hooks];
+        let parts: Vec<String> = all.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("\n"))
     }
 }

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use super::get::Failure;
 use super::launch::{self, Identity};
 use super::notify::Said;
+use super::output::Listening;
 use super::tree::{Listener, Tree};
 use super::worker::{Report, Reporter};
 use super::{accepted, health};
-use crate::config::{ReadyCheck, RunSpec, UpstreamAt};
+use crate::config::{Ready, ReadyCheck, RunSpec, UpstreamAt};
 use crate::registry::Address;
 
 /// A tree that the blocking threads look at in turn.
@@ -45,17 +46,15 @@ pub(crate) async fn wait(
     address: &Address,
     said: Option<watch::Receiver<Said>>,
     tree: &SharedTree,
+    line: &mut Listening,
     reporter: &Reporter,
 ) -> Verdict {
     let ready = &spec.ready;
     let started = Instant::now();
     if let Some(said) = said {
         return match notified(said, ready.deadline, reporter).await {
-            Ok(()) => match who_listens(tree, address).await {
-                Listener::Other => Verdict::PortTaken,
-                Listener::Own | Listener::Nobody => Verdict::Ready,
-            },
-            Err(late) => Verdict::Late(format!("did not become ready within {:?}: {late}", ready.deadline)),
+            Ok(()) => unless_taken(tree, address).await,
+            Err(failure) => late(ready, &failure),
         };
     }
     let inherited = spec.upstream == UpstreamAt::Inherit;
@@ -66,11 +65,14 @@ pub(crate) async fn wait(
         let failure = match &ready.check {
             ReadyCheck::After(time) => {
                 tokio::time::sleep(time.saturating_sub(started.elapsed())).await;
-                match who_listens(tree, address).await {
-                    Listener::Other => return Verdict::PortTaken,
-                    Listener::Own | Listener::Nobody => return Verdict::Ready,
-                }
+                return unless_taken(tree, address).await;
             }
+            ReadyCheck::Log(pattern) => match tokio::time::timeout(ready.deadline, line.line()).await {
+                Ok(()) => return unless_taken(tree, address).await,
+                Err(_) => {
+                    return late(ready, &format!("no line that it printed matches `{}`", pattern.as_str()));
+                }
+            },
             // Its socket is open before it is there.
             _ if inherited => match check(spec, who, address).await {
                 Ok(()) => return Verdict::Ready,
@@ -102,7 +104,7 @@ pub(crate) async fn wait(
             }
         };
         if last {
-            return Verdict::Late(format!("did not become ready within {:?}: {failure}", ready.deadline));
+            return late(ready, &failure);
         }
         tokio::time::sleep(ready.interval).await;
     }
@@ -114,7 +116,19 @@ async fn check(spec: &RunSpec, who: &Identity, address: &Address) -> Result<(), 
         ReadyCheck::Http(path) => health::http(address, spec.protocol, path, timeout).await,
         ReadyCheck::Command(run) => launch::check::check(run, spec, who, address, timeout).await,
         ReadyCheck::Tcp if spec.upstream == UpstreamAt::Inherit => accepted::accepts(address, timeout).await,
-        ReadyCheck::Tcp | ReadyCheck::After(_) | ReadyCheck::Notify => Ok(()),
+        ReadyCheck::Tcp | ReadyCheck::After(_) | ReadyCheck::Log(_) | ReadyCheck::Notify => Ok(()),
+    }
+}
+
+fn late(ready: &Ready, failure: &str) -> Verdict {
+    Verdict::Late(format!("did not become ready within {:?}: {failure}", ready.deadline))
+}
+
+/// For checks that ask nobody: ready, unless somebody else listens in its place.
+async fn unless_taken(tree: &SharedTree, address: &Address) -> Verdict {
+    match who_listens(tree, address).await {
+        Listener::Other => Verdict::PortTaken,
+        Listener::Own | Listener::Nobody => Verdict::Ready,
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,16 +21,17 @@ use super::launch::cgroup::{Cgroup, Cgroups};
 use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, Health, ProcessId};
 use super::main_process::MainProcess;
-use super::notify::Notified;
-use super::output::{LogStore, Printer, Stream};
-use super::pipes::{self, Output};
+use super::notify::{Notified, NotifySocket};
+use super::output::{Alarms, Listening, LogStore};
+use super::pipes;
 use super::place::{Place, Places};
+use super::printed::{QUOTED_LINES, quote, says_in_use};
 use super::readiness::{self, SharedTree, Verdict, ask};
 use super::record::{self, Record};
 use super::tree::{Listener, Tree};
 use super::turns::{Turn, Turns, Urgency};
 use super::{Event, Key, fingerprint, live, warm};
-use crate::config::{Protocol, RunCommand, RunSpec};
+use crate::config::{Alarm, Protocol, RunCommand, RunSpec};
 use crate::registry::Address;
 
 /// A worker that does nothing for this long while it starts lets the next one begin: one that hangs must not hold up
@@ -45,10 +45,6 @@ const OUTPUT_AFTER_END: Duration = Duration::from_secs(1);
 /// number into `PIDFILE`, before the worker was ready and after.
 const FORK_MAX: Duration = Duration::from_secs(3);
 const FORK_MAX_READY: Duration = Duration::from_millis(250);
-/// Lines of its output that the reason of a failure quotes.
-const QUOTED_LINES: usize = 10;
-/// Of a quoted line, so many characters.
-const QUOTED_CHARS: usize = 300;
 
 /// Everything that one process needs.
 #[derive(Debug)]
@@ -60,6 +56,8 @@ pub(crate) struct Launch {
     /// Where control groups can be made, if they can.
     pub(crate) cgroups: Option<Arc<Cgroups>>,
     pub(crate) logs: LogStore,
+    /// Which of its lines are an alarm.
+    pub(crate) alarm: Option<Arc<Alarm>>,
     /// Where it waits for its turn, and before whom; none for one that runs already.
     pub(crate) turns: Option<(Turns, Urgency)>,
     /// How often its worker was started again before.
@@ -98,6 +96,8 @@ pub(crate) enum Report {
     Spawned { pid: u32, address: Address },
     /// Something worth knowing while it is not ready.
     Noted(String),
+    /// It has printed lines that are an alarm.
+    Alarms(Alarms),
     /// It is ready, late, or has lost its port.
     Verdict(Verdict),
     /// It is ready, and its liveness checks have come to another result; why, as the end of a sentence about it.
@@ -145,6 +145,8 @@ struct Process {
     notified: Option<Notified>,
     tree: SharedTree,
     readers: Vec<JoinHandle<()>>,
+    /// Whether it has printed the line that shows that it is ready.
+    said: Listening,
 }
 
 /// Why it is watched no longer.
@@ -162,7 +164,7 @@ async fn live(
     reporter: &Reporter,
 ) -> Option<End> {
     let (begun, turn) = match origin {
-        Origin::Adopted(found) => (adopt(launch, *found), None),
+        Origin::Adopted(found) => (adopt(launch, *found, reporter), None),
         Origin::New(number) => {
             let turn = tokio::select! {
                 biased;
@@ -170,7 +172,7 @@ async fn live(
                 () = launch.leaving.cancelled() => return None,
                 turn = launch.turn() => turn,
             };
-            (start(launch, number), turn)
+            (start(launch, number, reporter), turn)
         }
     };
     let mut process = match begun {
@@ -196,29 +198,11 @@ impl Launch {
             Some((turns, urgency)) => Some(turns.take(*urgency).await),
         }
     }
-
-    fn read_output(&self, pid: u32) -> Vec<JoinHandle<()>> {
-        let [out, err] = pipes::paths(&self.who.pidfile);
-        let read = |path: &Path, stream| {
-            let output = match Output::open(path, self.leaving.clone()) {
-                Ok(output) => output,
-                Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "what a worker prints cannot be read");
-                    return None;
-                }
-            };
-            let Identity { service, version, worker, .. } = &self.who;
-            let printer =
-                Printer { service: service.clone(), version: version.clone(), worker: *worker, pid, stream };
-            Some(tokio::spawn(printer.read(output, self.logs.clone())))
-        };
-        read(&out, Stream::Stdout).into_iter().chain(read(&err, Stream::Stderr)).collect()
-    }
 }
 
 /// Starts the process and writes it down, or says why it cannot be. Waits for nothing in between: what was started is
 /// recorded, whatever becomes of this task.
-fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
+fn start(launch: &Launch, number: ProcessId, reporter: &Reporter) -> Result<Process, String> {
     let Launch { who, run, spec, .. } = launch;
     let outfit = Outfit::prepare(spec, who, &launch.places, launch.cgroups.as_deref());
     let outfit = outfit.map_err(|why| format!("could not be started: {why}"))?;
@@ -236,6 +220,7 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
     let Outfit { place, cgroup, notify } = outfit;
+    let notify_path = notify.as_ref().map(|socket| socket.path().to_owned());
     let record = Record {
         service: who.service.clone(),
         version: who.version.clone(),
@@ -248,6 +233,7 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
         address: (&place.address()).into(),
         inherited: matches!(place, Place::Listener(_)),
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+        notify: notify_path,
         h2c: spec.protocol == Protocol::H2c,
         command: fingerprint::of(run, spec),
         folder: who.folder.clone(),
@@ -259,6 +245,7 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
         drain: spec.stop.drain,
     };
     let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile).in_cgroup(cgroup.clone())));
+    let (readers, said) = launch.read_output(pid, reporter);
     let process = Process {
         main: MainProcess::Child(child),
         record,
@@ -267,22 +254,35 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
         cgroup,
         notified: notify.map(|socket| socket.listen(tree.clone())),
         tree,
-        readers: launch.read_output(pid),
+        readers,
+        said,
     };
     process.write_down();
     Ok(process)
 }
 
 /// Goes on with a process that an earlier switchman has left.
-fn adopt(launch: &Launch, found: Found) -> Result<Process, String> {
+fn adopt(launch: &Launch, found: Found, reporter: &Reporter) -> Result<Process, String> {
     let Found { record, descriptor, place } = found;
     let main = MainProcess::known(descriptor).map_err(|e| format!("cannot be watched: {e}"))?;
     // Where its main process is in it, the rest is.
     let cgroup = record.cgroup.as_deref().and_then(Cgroup::open);
     let cgroup = cgroup.filter(|cgroup| cgroup.members().contains(&record.pid.cast_signed()));
     let tree = Arc::new(Mutex::new(Tree::adopted(&record).in_cgroup(cgroup.clone())));
-    let readers = launch.read_output(record.pid);
-    Ok(Process { main, printer: record.pid, record, place, cgroup, notified: None, tree, readers })
+    let notified = record.notify.as_deref().and_then(|path| {
+        let guard = launch.places.claim_for_notify(path);
+        let socket = NotifySocket::again(guard, launch.spec.isolation.account.as_ref());
+        let socket =
+            socket.inspect_err(|e| tracing::error!(pid = record.pid, "nothing it says is heard: {e}"));
+        Some(socket.ok()?.listen(tree.clone()))
+    });
+    let (readers, mut said) = launch.read_output(record.pid, reporter);
+    if record.ready {
+        // It does not print that again.
+        said = Listening::Heard;
+    }
+    let printer = record.pid;
+    Ok(Process { main, printer, record, place, cgroup, notified, tree, readers, said })
 }
 
 impl Process {
@@ -330,13 +330,15 @@ impl Process {
         reporter: &Reporter,
     ) -> Watched {
         let (address, tree) = (self.place.address(), self.tree.clone());
-        let said = self.notified.as_ref().map(Notified::said);
-        // One that was ready under an earlier switchman is warm.
+        // One that was ready under an earlier switchman is warm, and has said all that it had to.
         let is_warm = self.record.ready;
+        let said = self.notified.as_ref().filter(|_| !is_warm).map(Notified::said);
+        let line = self.said.clone();
         let check = async || {
             let deadline = Instant::now() + launch.spec.ready.deadline;
-            let said = said.clone();
-            let verdict = readiness::wait(&launch.spec, &launch.who, &address, said, &tree, reporter).await;
+            let (said, mut line) = (said.clone(), line.clone());
+            let verdict =
+                readiness::wait(&launch.spec, &launch.who, &address, said, &tree, &mut line, reporter).await;
             if verdict == Verdict::Ready && !is_warm {
                 warm::warm(launch, &address, deadline, reporter).await;
             }
@@ -478,22 +480,4 @@ async fn idle(tree: &SharedTree) {
         }
         used = now;
     }
-}
-
-/// How runtimes say that a port is taken: C and Python, Node.js, Go, Rust, the JVM.
-fn says_in_use(line: &str) -> bool {
-    let line = line.to_ascii_lowercase();
-    line.contains("eaddrinuse") || line.contains("address already in use")
-}
-
-fn quote(how: &str, lines: &[Arc<str>]) -> String {
-    if lines.is_empty() {
-        return format!("{how}; it printed nothing");
-    }
-    let mut text = format!("{how}; it printed last:");
-    for line in lines {
-        text.push_str("\n  ");
-        text.extend(line.chars().take(QUOTED_CHARS));
-    }
-    text
 }

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! GET  /versions ?service= &all=1                     GET  /services
-//! GET  /services/{s}/versions/{v}                     GET  /services/{s}/versions/{v}/logs ?follow=1
+//! GET  /services/{s}/versions/{v}
+//! GET  /services/{s}/versions/{v}/logs ?follow=1 &since= &worker= &grep= &lines= &json=1
+//! GET  /events ?follow=0 &since= &service= &lines=
 //! POST /services/{s}/versions/{v}/{start|stop|restart|drain|promote|scale} ?force=1
 //! POST /restart                 POST /services/{s}/restart     (all that runs, a service's versions one by one)
 //! POST /services/{s}/rollback ?force=1
 //! GET  /services/{s}/aliases    GET|PUT|DELETE /services/{s}/aliases/{name}
 //! GET|PUT /services/{s}/rules   POST /services/{s}/rules/{check|explain}
+//! POST /reload    POST /upgrade {"binary": PATH}
 //! GET  /healthz /readyz
 //! ```
 
@@ -29,11 +32,13 @@ use crate::rules::source::{Change, Who};
 
 mod actions;
 mod aliases;
+mod events;
 mod explain;
 mod health;
 mod logs;
 mod rules;
 mod versions;
+mod whole;
 
 /// The largest body that is read: a rule document.
 const BODY_MAX: usize = 10 * 1024 * 1024;
@@ -50,10 +55,13 @@ pub(super) fn router(state: AdminState) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .route("/reload", post(whole::reload))
+        .route("/upgrade", post(whole::upgrade))
         .route("/versions", get(versions::list))
         .route("/services", get(versions::services))
         .route(&version(""), get(versions::one))
         .route(&version("/logs"), get(logs::logs))
+        .route("/events", get(events::events))
         .route(&version("/start"), post(actions::start))
         .route(&version("/stop"), post(actions::stop))
         .route(&version("/restart"), post(actions::restart))
@@ -81,7 +89,6 @@ struct Flags {
     service: Option<String>,
     all: Option<String>,
     force: Option<String>,
-    follow: Option<String>,
     name: Option<String>,
 }
 
@@ -92,10 +99,6 @@ impl Flags {
 
     fn force(&self) -> bool {
         is_on(self.force.as_deref())
-    }
-
-    fn follow(&self) -> bool {
-        is_on(self.follow.as_deref())
     }
 }
 
@@ -130,7 +133,8 @@ async fn apply(
     who: Who,
     shows: impl Fn(&ServiceRouting, &Aliases) -> bool,
 ) -> Result<(), ApiError> {
-    let source = state.sources.get(&service.name).ok_or_else(|| {
+    let source = state.sources.borrow().get(&service.name).cloned();
+    let source = source.ok_or_else(|| {
         ApiError::new(Kind::Unavailable, format!("the rules of service `{}` have no source", service.name))
     })?;
     let aliases = source.apply(change, who).await?;

@@ -112,6 +112,7 @@ mod tests {
                     state,
                     in_flight: 0,
                     restarts: 0,
+                    alarms: 0,
                 })
                 .collect(),
             traffic: Traffic {

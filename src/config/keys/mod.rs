@@ -12,6 +12,7 @@ pub(super) mod isolation;
 mod launch;
 pub(super) mod keep;
 pub(super) mod limits;
+pub(super) mod logs;
 mod settle;
 pub(super) mod streams;
 
@@ -64,7 +65,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 27] = [
+pub(super) const ALL: [&Section; 28] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -87,6 +88,7 @@ pub(super) const ALL: [&Section; 27] = [
     &keep::WORKERS,
     &READY,
     &STOP,
+    &logs::LOGS,
     &life::LIVE,
     &life::WARM,
     &isolation::ISOLATION,
@@ -258,6 +260,9 @@ pub(super) const SERVICE: Section = Section {
         ),
         streams::DRAIN_KEY,
         streams::UPGRADE,
+        logs::LOGS_KEY,
+        logs::ALARM,
+        logs::RESTART_ON_ALARM,
         life::RESTART,
         life::LIVE_KEY,
         life::WARM_KEY,
@@ -322,10 +327,11 @@ pub(super) const RUN: Section = Section {
 pub(super) const READY: Section = Section {
     title: "Readiness",
     path: "services.NAME.ready",
-    doc: "How a worker shows that it is ready: one of `http`, `tcp`, `notify`, `command` and `after`.",
+    doc: "How a worker shows that it is ready: one of `http`, `tcp`, `log`, `notify`, `command` and `after`.",
     keys: &[
         key("http", "path", Words("none"), "/healthz", "A GET of this path must answer 2xx or 3xx."),
         key("tcp", "`true`", Value("true"), "true", "A connection to its port or socket must be accepted."),
+        logs::READY_LOG,
         launch::NOTIFY,
         launch::COMMAND,
         key("after", "duration", Words("none"), "5s", "It must have run for this long. Nothing is asked."),

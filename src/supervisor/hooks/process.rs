@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Kind;
 use crate::config::{Hook, RunCommand, RunSpec};
 use crate::etcd::once::Unfinished;
-use crate::supervisor::output::{LogStore, Printer, Stream};
+use crate::supervisor::output::{Ears, LogStore, Printer, Stream};
 use crate::supervisor::readiness::{SharedTree, ask};
 use crate::supervisor::tree::Tree;
 use crate::supervisor::{ending, launch};
@@ -126,7 +126,7 @@ impl Job {
 
     fn printer(&self, pid: u32, stream: Stream) -> Printer {
         let (service, version) = (self.service.clone(), self.version.clone());
-        Printer { service, version, worker: WORKER, pid, stream }
+        Printer { service, version, worker: WORKER, pid, stream, ears: Ears::default() }
     }
 
     fn read(

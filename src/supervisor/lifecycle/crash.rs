@@ -12,11 +12,11 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest delay.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// A worker that was ready for this long begins again with the shortest delay.
-const WELL_AFTER: Duration = Duration::from_secs(10);
+pub(super) const WELL_AFTER: Duration = Duration::from_secs(10);
 /// So many failures ...
 pub(super) const FAILURES_MAX: usize = 5;
 /// ... within this time are a crash loop.
-const FAILURES_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 /// So many ports may be lost to others in a row before that counts as a failure: a worker that insists on a
 /// port of its own, which is taken, must not be started again and again for ever.
 pub(super) const PORTS_LOST_MAX: u32 = 5;
@@ -27,7 +27,7 @@ pub(super) struct Failures(VecDeque<Instant>);
 
 impl Failures {
     /// Counts one; answers whether they have become a crash loop.
-    fn add(&mut self, now: Instant) -> bool {
+    pub(super) fn add(&mut self, now: Instant) -> bool {
         self.0.push_back(now);
         self.0.retain(|then| now.duration_since(*then) < FAILURES_WITHIN);
         self.0.len() >= FAILURES_MAX
@@ -71,7 +71,13 @@ impl Crashes {
         self.ports_lost = 0;
     }
 
-    fn wait(&mut self, timer: u64) -> Duration {
+    /// It was well for a while: the next delay is the shortest.
+    pub(super) fn begin_again(&mut self) {
+        self.backoff.reset();
+    }
+
+    /// Waits until the timer is over.
+    pub(super) fn wait(&mut self, timer: u64) -> Duration {
         self.waiting = Some(timer);
         self.backoff.next_delay()
     }

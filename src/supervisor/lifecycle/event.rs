@@ -58,6 +58,8 @@ pub(crate) enum Event {
     Noted(ProcessId, String),
     /// A process passed its readiness check.
     Passed(ProcessId),
+    /// A process raised an alarm and is to be replaced.
+    Alarmed(ProcessId),
     /// A process did not become ready in time, and why.
     Late(ProcessId, String),
     /// Somebody else listens on the port of a process.

@@ -16,7 +16,8 @@ fn world(hooks: Hooks) -> World {
     let state = Arc::new(TempDir::new().unwrap());
     let mut spec = spec();
     spec.env.insert("RAN".to_owned(), ran_file(&state).display().to_string());
-    World::with(Root::new(), state, spec, Upkeep { hooks, ..Upkeep::default() }, &[])
+    let upkeep = Upkeep { hooks, ..Upkeep::default() };
+    World::start(Root::new(), state, spec, Extra { upkeep, ..Extra::default() }, &[])
 }
 
 fn ran_file(state: &TempDir) -> PathBuf {

@@ -3,6 +3,7 @@
 //! Every version is run as `sh ./run.sh`, so that each test writes the program it needs into the version's folder.
 
 mod adopt;
+mod alarms;
 mod autoscale;
 mod daemons;
 mod faults;
@@ -11,6 +12,7 @@ mod inherit;
 mod isolation;
 mod life;
 mod live;
+mod logs;
 mod notify;
 mod retention;
 mod rolling;
@@ -27,12 +29,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchman::config::{
-    Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop, Upkeep, Upload,
+    Alarm, Logs, Pattern, Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop, Upkeep,
+    Upload,
 };
 use switchman::deploy::{ChangeKind, VersionChange};
 use switchman::hint::Problems;
 use switchman::registry::{self, Address, Registry};
-use switchman::routing::{self, Live};
+use switchman::routing::{self, Joined, Live};
 use switchman::rules::publisher::{Aliases, Published};
 use switchman::rules::table::RuleTable;
 use switchman::supervisor::command::{Action, Refused, SupervisorHandle};
@@ -94,13 +97,29 @@ struct World {
     root: Arc<Root>,
     state: Arc<TempDir>,
     spec: RunSpec,
-    upkeep: Upkeep,
+    extra: Extra,
     handle: SupervisorHandle,
-    task: JoinHandle<()>,
+    task: JoinHandle<supervisor::Seat>,
     changes: mpsc::Sender<VersionChange>,
     registry: watch::Receiver<Arc<registry::Snapshot>>,
     rules: watch::Sender<Arc<Published>>,
     live: Arc<Live>,
+}
+
+/// What a service says beside how its versions run.
+#[derive(Clone)]
+struct Extra {
+    upkeep: Upkeep,
+    logs: Logs,
+    alarm: Option<Arc<Alarm>>,
+    max_workers_starting: usize,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        let (upkeep, logs) = (Upkeep::default(), Logs::default());
+        Self { upkeep, logs, alarm: None, max_workers_starting: 8 }
+    }
 }
 
 /// One worker that is stopped without mercy, and has to be ready within ten seconds.
@@ -129,12 +148,17 @@ fn deadline(ms: u64) -> RunSpec {
 
 impl World {
     fn new(spec: RunSpec) -> Self {
-        Self::starting(8, spec)
+        Self::with(spec, Extra::default())
     }
 
     /// With this many workers that may start at the same moment.
     fn starting(most: usize, spec: RunSpec) -> Self {
-        Self::build(Root::new(), Arc::new(TempDir::new().unwrap()), spec, Upkeep::default(), &[], most)
+        Self::with(spec, Extra { max_workers_starting: most, ..Extra::default() })
+    }
+
+    /// A new one of a service that says this too.
+    fn with(spec: RunSpec, extra: Extra) -> Self {
+        Self::start(Root::new(), Arc::new(TempDir::new().unwrap()), spec, extra, &[])
     }
 
     /// Over folders that are there.
@@ -144,31 +168,20 @@ impl World {
 
     /// Likewise, with these aliases from the beginning.
     fn over_with(root: Arc<Root>, state: Arc<TempDir>, spec: RunSpec, aliases: &[(&str, &str)]) -> Self {
-        Self::with(root, state, spec, Upkeep::default(), aliases)
+        Self::start(root, state, spec, Extra::default(), aliases)
     }
 
     /// A new one with this upkeep of its versions.
     fn keeping(upkeep: Upkeep, spec: RunSpec) -> Self {
-        Self::with(Root::new(), Arc::new(TempDir::new().unwrap()), spec, upkeep, &[])
+        Self::with(spec, Extra { upkeep, ..Extra::default() })
     }
 
-    fn with(
+    fn start(
         root: Arc<Root>,
         state: Arc<TempDir>,
         spec: RunSpec,
-        upkeep: Upkeep,
+        extra: Extra,
         aliases: &[(&str, &str)],
-    ) -> Self {
-        Self::build(root, state, spec, upkeep, aliases, 8)
-    }
-
-    fn build(
-        root: Arc<Root>,
-        state: Arc<TempDir>,
-        spec: RunSpec,
-        upkeep: Upkeep,
-        aliases: &[(&str, &str)],
-        max_workers_starting: usize,
     ) -> Self {
         let service = Service {
             root: root.path().to_owned(),
@@ -179,7 +192,9 @@ impl World {
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
-            upkeep: upkeep.clone(),
+            upkeep: extra.upkeep.clone(),
+            logs: extra.logs.clone(),
+            alarm: extra.alarm.clone(),
             run: spec.clone(),
         };
         let app = ServiceName::from(APP);
@@ -187,7 +202,7 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
-            max_workers_starting,
+            max_workers_starting: extra.max_workers_starting,
             etcd: None,
             node: "host-a".to_owned(),
             alone: CancellationToken::new(),
@@ -196,24 +211,23 @@ impl World {
         let (writer, registry) = Registry::new();
         let (rules, rules_reader) = watch::channel(published(aliases));
         let live = Live::new();
-        let readers = BTreeMap::from([(app.clone(), rules_reader)]);
-        let hosts = BTreeMap::from([(app, Vec::new())]);
-        tokio::spawn(routing::run(live.clone(), registry.clone(), readers, hosts));
+        let joined = BTreeMap::from([(app, Joined { rules: rules_reader, hosts: Some(Vec::new()) })]);
+        tokio::spawn(routing::run(live.clone(), registry.clone(), watch::channel(joined).1));
         let (changes, changed) = mpsc::channel(64);
         let (handle, task) = supervisor::spawn(settings, writer, changed, live.clone());
-        Self { root, state, spec, upkeep, handle, task, changes, registry, rules, live }
+        Self { root, state, spec, extra, handle, task, changes, registry, rules, live }
     }
 
     /// Ends this supervisor, and starts another one over the same folders.
     async fn restarted(self) -> Self {
         self.end().await;
-        Self::with(self.root, self.state, self.spec, self.upkeep, &[])
+        Self::start(self.root, self.state, self.spec, self.extra, &[])
     }
 
     /// This supervisor leaves its workers, and another one over the same folders goes on.
     async fn succeeded(self) -> Self {
         self.handle.leave().await;
-        Self::with(self.root, self.state, self.spec, self.upkeep, &[])
+        Self::start(self.root, self.state, self.spec, self.extra, &[])
     }
 
     async fn end(&self) {

@@ -21,6 +21,7 @@ enum Chance {
     Late(usize),
     PortTaken(usize),
     Crash(usize),
+    Alarm(usize),
     Unwell(usize, bool),
     Well(usize),
     EndOfTold,
@@ -45,6 +46,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         1 => (0_usize..8).prop_map(Chance::Late),
         1 => (0_usize..8).prop_map(Chance::PortTaken),
         3 => (0_usize..8).prop_map(Chance::Crash),
+        2 => (0_usize..8).prop_map(Chance::Alarm),
         3 => (0_usize..8, any::<bool>()).prop_map(|(n, answers)| Chance::Unwell(n, answers)),
         2 => (0_usize..8).prop_map(Chance::Well),
         6 => Just(Chance::EndOfTold),
@@ -84,6 +86,7 @@ impl World {
             }
             Chance::PortTaken(n) => self.pick(n).into_iter().for_each(|p| self.step(Event::PortTaken(p))),
             Chance::Crash(n) => self.pick(n).into_iter().for_each(|p| self.crash(p)),
+            Chance::Alarm(n) => self.pick(n).into_iter().for_each(|p| self.step(Event::Alarmed(p))),
             // A check may have begun before what has happened since.
             Chance::Unwell(n, answers) => self.pick(n).into_iter().for_each(|p| self.unwell(p, answers)),
             Chance::Well(n) => self.pick(n).into_iter().for_each(|p| self.well(p)),
