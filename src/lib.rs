@@ -27,8 +27,14 @@ pub mod backoff;
 pub mod drain;
 // What changes in a directory.
 pub mod fs_watch;
+// From one binary to the next: sockets, the state folder, workers.
+pub mod handover;
 // One switchman for one state folder.
 pub mod state_lock;
+// What systemd and we tell each other.
+pub mod systemd;
+// What may be asked of the whole.
+pub mod control;
 // What goes to the log, and how.
 pub mod telemetry;
 // Per-thread counters of the data plane.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::config::Promote;
 use crate::registry;
@@ -52,17 +53,23 @@ impl Promoter {
     }
 }
 
-/// Runs until the snapshots end.
-pub async fn run(live: Arc<Live>, services: BTreeMap<ServiceName, (Promote, SourceHandle)>) {
-    let now = Timestamp::now();
-    let mut promoters: Vec<_> = services
-        .into_iter()
-        .map(|(name, (policy, source))| (name, Promoter::new(policy, now), source))
-        .collect();
+/// What each service says of it, and where it is changed.
+pub type Policies = BTreeMap<ServiceName, (Promote, SourceHandle)>;
+
+/// Runs until the snapshots end. Where a policy changes, what is there already has been considered.
+pub async fn run(live: Arc<Live>, mut policies: watch::Receiver<Policies>) {
+    let mut promoters: BTreeMap<ServiceName, Promoter> = BTreeMap::new();
     let mut generations = live.watch();
     loop {
+        let now = Timestamp::now();
+        let current = policies.borrow_and_update().clone();
+        promoters.retain(|name, _| current.contains_key(name));
         let snapshot = live.load();
-        for (name, promoter, source) in &mut promoters {
+        for (name, (policy, source)) in &current {
+            let promoter = promoters.entry(name.clone()).or_insert_with(|| Promoter::new(*policy, now));
+            if promoter.policy != *policy {
+                *promoter = Promoter::new(*policy, now);
+            }
             let Some(change) = snapshot.service(name.as_str()).and_then(|s| promoter.next(s)) else {
                 continue;
             };
@@ -71,8 +78,13 @@ pub async fn run(live: Arc<Live>, services: BTreeMap<ServiceName, (Promote, Sour
                 Err(error) => tracing::error!(service = %name, ?change, %error, "current could not be moved"),
             }
         }
-        if generations.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = generations.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            Ok(()) = policies.changed() => {}
         }
     }
 }

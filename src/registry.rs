@@ -50,6 +50,9 @@ pub struct Upstream {
     pub address: Address,
     /// What it speaks.
     pub protocol: Protocol,
+    /// Who must be at the other end of its socket file, by user number: a worker that runs as somebody else could lead
+    /// switchman, which is root, to a socket that is not its own. None where it runs as switchman does.
+    pub owner: Option<u32>,
     /// When it began to take requests.
     pub since: Instant,
     /// Requests that it is answering, streams among them.
@@ -65,7 +68,7 @@ impl Upstream {
     pub fn new(serial: u64, worker: WorkerId, address: Address, protocol: Protocol, threads: usize) -> Self {
         let (in_flight, streams) = (InFlight::new(threads), InFlight::new(threads));
         let (since, stops) = (Instant::now(), OnceLock::new());
-        Self { serial, worker, address, protocol, since, in_flight, streams, stops }
+        Self { serial, worker, address, protocol, owner: None, since, in_flight, streams, stops }
     }
 }
 

@@ -1,16 +1,18 @@
 //! The state folder belongs to one switchman: two would start every version twice and fight over aliases.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Holds the lock until it is dropped; the kernel lets go of it whatever way the process ends.
+/// Holds the lock until it is dropped; the kernel lets go of it whatever way the process ends. Handed over, it is
+/// held until both have dropped it.
 #[derive(Debug)]
 pub struct StateLock {
-    _file: File,
+    file: File,
 }
 
 /// Why the state folder cannot be used.
@@ -72,11 +74,35 @@ impl StateLock {
             }
             let mut pid = String::new();
             file.read_to_string(&mut pid).map_err(unusable)?;
-            return Err(StateError::InUse { path: folder.to_owned(), pid: pid.trim().to_owned() });
+            let pid = pid.lines().next().unwrap_or_default().to_owned();
+            return Err(StateError::InUse { path: folder.to_owned(), pid });
         }
-        file.set_len(0).map_err(unusable)?;
-        writeln!(file, "{}", std::process::id()).map_err(unusable)?;
-        Ok(Self { _file: file })
+        let mut lock = Self { file };
+        lock.sign().map_err(unusable)?;
+        Ok(lock)
+    }
+
+    /// The lock as the switchman before this one has handed it over.
+    pub fn inherit(lock: OwnedFd) -> Self {
+        Self { file: File::from(lock) }
+    }
+
+    /// Writes down that this process has it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn sign(&mut self) -> io::Result<()> {
+        let pid = format!("{}\n", std::process::id());
+        // Cut last: who reads meanwhile finds a whole number in the first line.
+        self.file.rewind()?;
+        self.file.write_all(pid.as_bytes())?;
+        self.file.set_len(pid.len() as u64)
+    }
+}
+
+impl AsFd for StateLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -91,7 +117,12 @@ mod tests {
         let first = StateLock::take(&state).unwrap();
         let error = StateLock::take(&state).unwrap_err();
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        let mut next = StateLock::inherit(first.as_fd().try_clone_to_owned().unwrap());
         drop(first);
+        assert!(StateLock::take(&state).is_err(), "it was handed over and never free");
+        next.sign().unwrap();
+        assert_eq!(fs::read_to_string(state.join("lock")).unwrap(), format!("{}\n", std::process::id()));
+        drop(next);
         StateLock::take(&state).unwrap();
     }
 

@@ -31,6 +31,9 @@ const ROWS: [&[&str]; 6] = [
         "yaml",
         "telemetry",
         "state_lock",
+        "control",
+        "handover",
+        "systemd",
     ],
 ];
 

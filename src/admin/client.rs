@@ -153,6 +153,8 @@ pub struct Call {
     path: String,
     headers: Vec<(header::HeaderName, String)>,
     body: Bytes,
+    /// How long the whole answer may take, where that is not the usual.
+    within: Option<Duration>,
 }
 
 impl Call {
@@ -175,6 +177,13 @@ impl Call {
     #[must_use]
     pub fn header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Gives the answer more time than usual.
+    #[must_use]
+    pub fn within(mut self, time: Duration) -> Self {
+        self.within = Some(time);
         self
     }
 
@@ -207,14 +216,15 @@ impl Client {
 
     /// Makes one call and takes the whole answer; every status but 2xx is an error.
     pub async fn send(&self, call: Call) -> Result<Answer, ClientError> {
+        let time = call.within.unwrap_or(ANSWER_TIMEOUT);
         let work = async {
             let response = self.open(call).await?;
             let status = response.status();
             Ok(Answer { status, body: self.collect(response).await?, endpoint: self.endpoint.clone() })
         };
-        match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+        match tokio::time::timeout(time, work).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.broken(format!("nothing came within {ANSWER_TIMEOUT:?}"))),
+            Err(_) => Err(self.broken(format!("nothing came within {time:?}"))),
         }
     }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::config::Secret;
+use crate::control::ControlHandle;
 use crate::routing::Live;
 use crate::rules::source::SourceHandle;
 use crate::supervisor::command::SupervisorHandle;
@@ -37,7 +38,7 @@ pub mod types;
 /// Snapshots to types.
 mod view;
 
-pub use server::{BindError, Bound, bind, serve};
+pub use server::{BindError, Bound, SocketFile, bind, serve};
 
 /// What the API reads and asks.
 #[derive(Debug, Clone)]
@@ -49,7 +50,9 @@ pub struct AdminState {
     /// Starts and stops versions, and keeps what their workers print.
     pub supervisor: SupervisorHandle,
     /// Changes rules and aliases; one for each service.
-    pub sources: BTreeMap<ServiceName, SourceHandle>,
+    pub sources: watch::Receiver<BTreeMap<ServiceName, SourceHandle>>,
+    /// Reloads and upgrades.
+    pub control: ControlHandle,
     /// What a request over TCP must carry to change something.
     pub token: Secret,
     /// Turns true when the data plane listens, for `/readyz`.

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::admin::types;
+use crate::control::{NotDone, NotDoneKind};
 use crate::hint::Problems;
 use crate::rules::source::ChangeError;
 use crate::supervisor::command::Refused;
@@ -39,6 +40,8 @@ pub(crate) enum Kind {
     TooLarge,
     UnsupportedMediaType,
     InvalidRules,
+    InvalidConfig,
+    NotDone,
     NotReady,
     Unavailable,
     Internal,
@@ -67,6 +70,10 @@ impl Kind {
                 ("unsupported-media-type", "The body has another type", S::UNSUPPORTED_MEDIA_TYPE)
             }
             Self::InvalidRules => ("invalid-rules", "The rule document has errors", S::UNPROCESSABLE_ENTITY),
+            Self::InvalidConfig => {
+                ("invalid-config", "The configuration has errors", S::UNPROCESSABLE_ENTITY)
+            }
+            Self::NotDone => ("not-done", "It was tried and failed", S::SERVICE_UNAVAILABLE),
             Self::NotReady => ("not-ready", "Not everything is ready", S::SERVICE_UNAVAILABLE),
             Self::Unavailable => {
                 ("unavailable", "The rule source cannot be written now", S::SERVICE_UNAVAILABLE)
@@ -154,6 +161,19 @@ impl From<NameError> for ApiError {
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         Self::new(Kind::Refused, refused.message).hint(refused.hint)
+    }
+}
+
+impl From<NotDone> for ApiError {
+    fn from(not_done: NotDone) -> Self {
+        let kind = match not_done.kind {
+            NotDoneKind::Invalid => Kind::InvalidConfig,
+            NotDoneKind::Refused => Kind::Refused,
+            NotDoneKind::Failed => Kind::NotDone,
+        };
+        let mut error = Self::new(kind, not_done.message).hint(not_done.hint);
+        error.0.problems = not_done.problems.0;
+        error
     }
 }
 

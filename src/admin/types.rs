@@ -4,6 +4,7 @@
 //! cannot drift. Timestamps are RFC 3339 in whole seconds, in UTC.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -331,6 +332,43 @@ impl OneOrMany {
             Self::Many(values) => values,
         }
     }
+}
+
+/// The answer of `POST /reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The keys of the configuration whose values are others now, as in `services.app.hosts`.
+    pub changed: Vec<String>,
+    /// Versions whose workers run as was configured before.
+    pub restart_needed: Vec<Named>,
+    /// What may not be meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<hint::Problem>,
+}
+
+/// The body of `POST /upgrade`; it may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// The new binary; none: the one that the running process was started from.
+    #[serde(default)]
+    pub binary: Option<PathBuf>,
+    /// How long each half may take: until the new process has built everything, and until it serves.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The answer of `POST /upgrade`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The process that serves now.
+    pub pid: u32,
+    /// The process that ends when its last request has.
+    pub old_pid: u32,
+    /// The binary of the new one.
+    pub binary: PathBuf,
+    /// Versions whose workers went on.
+    pub versions: usize,
 }
 
 /// The answer of `POST .../rules/explain`.

@@ -30,6 +30,8 @@ mod logs;
 mod output;
 /// promote, rollback.
 mod promote;
+/// reload, upgrade.
+mod reload;
 /// The rule document.
 mod rules;
 /// TERM and INT.
@@ -91,6 +93,10 @@ enum Command {
     Logs(logs::Args),
     /// Print what has happened: versions, workers, alarms, aliases, rules
     Events(events::Args),
+    /// Read the configuration anew; what did not change is not touched
+    Reload(reload::ReloadArgs),
+    /// Start a new binary and hand everything over to it: sockets, workers, running requests
+    Upgrade(reload::UpgradeArgs),
     /// Run a whole example in a temporary folder
     Demo(demo::DemoArgs),
     /// The sample application of the demo
@@ -137,6 +143,8 @@ async fn run(command: Command) -> ExitCode {
         Command::Tag(args) => tag::tag(args).await,
         Command::Untag(args) => tag::untag(args).await,
         Command::Rules(command) => rules::run(command).await,
+        Command::Reload(args) => reload::reload(args).await,
+        Command::Upgrade(args) => reload::upgrade(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Events(args) => events::run(args).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
@@ -187,6 +195,8 @@ mod tests {
             "switchman logs beta --since 10m --worker 0 --grep ERROR -n 50 --json",
             "switchman events",
             "switchman events -f -n 20 --since 1h --service app --json",
+            "switchman reload --json",
+            "switchman upgrade --binary /usr/bin/switchman",
             "switchman demo --once",
             "switchman demo-app --port 4000",
             "switchman completions fish",

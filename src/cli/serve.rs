@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app::{App, BuildError};
+use crate::app::{App, BuildError, Given};
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::signals::{self, Signals};
 use crate::config::{self, Config};
+use crate::handover::Predecessor;
 use crate::hint::Problems;
+use crate::systemd;
 
 /// A run from a configuration file, or (with `--root`) from flags alone.
 #[derive(Debug, clap::Args)]
@@ -45,6 +47,10 @@ pub async fn run(args: ServeArgs) -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let given = match Predecessor::meet().await.map_err(|e| Failure::failed(e.to_string()))? {
+        Some((predecessor, left)) => Given::Handed(predecessor, left),
+        None => Given::Activated(systemd::sockets()),
+    };
     let (config, warnings) = match &args.root {
         None => config::load(&config::find(args.config.as_deref())?)?,
         Some(root) => {
@@ -62,14 +68,14 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
     for warning in &warnings.0 {
         output::note(&warning.to_string());
     }
-    let app = App::build(config).await.map_err(|e| failed(&e))?;
+    let app = App::build(config, given).await.map_err(|e| failed(&e))?;
     for address in app.addresses() {
         tracing::info!(%address, "listening for requests");
     }
     if let Some(address) = app.admin_address() {
         tracing::info!(%address, "listening for the admin API");
     }
-    let _survives = signals::survive_others()?;
+    let _following = signals::follow(&app.control())?;
     let [mut first, mut second] = [Signals::listen()?, Signals::listen()?];
     app.run(async move {
         first.recv().await;

@@ -45,7 +45,7 @@ pub fn load(path: &Path) -> Result<(Config, Problems), Problems> {
     let around = Surroundings::here(file.parent().unwrap_or(&file).to_path_buf());
     let (config, problems) = read_text(&text, &path.display().to_string(), &around);
     match config {
-        Some(config) => Ok((Config { file: Some(file), ..config }, problems)),
+        Some(config) => Ok((Config { file: Some(file), text: text.into(), ..config }, problems)),
         None => Err(problems),
     }
 }

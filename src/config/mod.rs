@@ -9,6 +9,7 @@
 //! `keys` lists every key; the readers take no other, and `reference` makes `docs/configuration.md` from it.
 
 mod bodies;
+mod changes;
 mod clash;
 mod delivery;
 mod flags;
@@ -34,6 +35,7 @@ mod tests;
 mod text;
 mod value;
 
+pub use changes::{changed_keys, fixed, state_moved};
 pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use front::{Front, Tls};
 pub use http2::Http2;
@@ -61,6 +63,8 @@ use crate::version::ServiceName;
 pub struct Config {
     /// The file it was read from; none for a run from flags.
     pub file: Option<PathBuf>,
+    /// Its text, which a reload compares; empty for a run from flags.
+    pub text: Arc<str>,
     /// The public addresses.
     pub listen: Vec<SocketAddr>,
     /// TLS, and who may say who a client is.

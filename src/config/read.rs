@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::front;
@@ -81,6 +82,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
     let services = services(&file, &context);
     Some(Config {
         file: None,
+        text: Arc::default(),
         listen,
         front: front?,
         admin: admin?,

@@ -96,6 +96,8 @@ pub enum ChangeKind {
         version: VersionId,
         /// Why, in words.
         why: String,
+        /// It is because files have changed: workers that were started since need not be replaced.
+        changed: bool,
     },
     /// The folder is gone.
     Gone {

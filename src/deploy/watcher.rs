@@ -220,7 +220,7 @@ impl RootWatcher {
             ChangeKind::Modified { version, modification } => {
                 tracing::debug!(%service, %version, "modified: {modification}");
             }
-            ChangeKind::RestartAsked { version, why } => {
+            ChangeKind::RestartAsked { version, why, .. } => {
                 tracing::info!(%service, %version, "to restart: {why}")
             }
             ChangeKind::Gone { version } => tracing::info!(%service, %version, "gone: {why}"),

@@ -176,11 +176,11 @@ impl<S: Downstream> Connection<S> {
         }
         // Boxed, as is all that is rare: the state of every request has the size of its largest future.
         let connecting = Box::pin(upstream::connect(&thread.pool, worker.clone(), thread.slot));
-        self.alarm.arm(thread.timeouts.connect);
+        self.alarm.arm(thread.timeouts().connect);
         let why = match self.alarm.race(connecting).await {
             Some(Ok(link)) => return Ok(link),
             Some(Err(error)) => error.to_string(),
-            None => format!("no answer within {:?}", thread.settings.connect_timeout),
+            None => format!("no answer within {:?}", thread.settings().connect_timeout),
         };
         let detail = format!("cannot connect to worker {} at {}: {why}", worker.worker, worker.address);
         Err(Refusal::new(Cause::ConnectFailed, detail))
@@ -193,7 +193,7 @@ impl<S: Downstream> Connection<S> {
         upload: &'a mut Upload,
         b: &'a mut Buffers,
     ) -> impl Future<Output = Result<(), Lost>> {
-        let first_byte = upload.patience.map_or(self.thread.timeouts.first_byte, u64::from);
+        let first_byte = upload.patience.map_or(self.thread.timeouts().first_byte, u64::from);
         self.alarm.arm(first_byte);
         poll_fn(move |cx| {
             if let Err(failure) = self.poll_upload(cx, link, upload, &mut b.down, &mut b.request) {
@@ -214,7 +214,7 @@ impl<S: Downstream> Connection<S> {
             if upload.half_closed {
                 return Poll::Ready(Err(Lost::For(Failure::Gone)));
             }
-            let waited = upload.patience.map_or(self.thread.settings.first_byte_timeout, clock::duration);
+            let waited = upload.patience.map_or(self.thread.settings().first_byte_timeout, clock::duration);
             let detail = format!("the worker sent nothing for {waited:?}");
             Poll::Ready(Err(Lost::For(Failure::Refused(Refusal::new(Cause::UpstreamTimeout, detail)))))
         })

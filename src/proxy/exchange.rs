@@ -81,7 +81,7 @@ impl<S: Downstream> Connection<S> {
         b: &mut Buffers,
     ) -> Result<(u16, After), Failure> {
         let request = &planned.request;
-        let mut upload = Upload::new(request, self.thread.settings.body_bytes).map_err(bad_body)?;
+        let mut upload = Upload::new(request, self.thread.settings().body_bytes).map_err(bad_body)?;
         b.up.clear();
         let delivery = &planned.version.delivery;
         // Held until the exchange has ended.
@@ -121,7 +121,7 @@ impl<S: Downstream> Connection<S> {
             true => cut(bad.0),
             false => Failure::Refused(bad_response(bad.0)),
         })?;
-        let timeouts = &self.thread.timeouts;
+        let timeouts = self.thread.timeouts();
         let silence_max = match request.grpc {
             Some(patience) => patience.into(),
             None if is_stream || answer.event_stream => timeouts.tunnel,
@@ -157,8 +157,7 @@ impl<S: Downstream> Connection<S> {
             b.response.clear();
             let left = upload.half_closed && b.down.is_empty();
             let ends = self.is_last_request() || !upload.done || left;
-            let limits = &self.thread.settings;
-            let parsed = response::parse(b.up.filled(), limits, request.is_head, |head| {
+            let parsed = response::parse(b.up.filled(), &self.thread.settings(), request.is_head, |head| {
                 let protocol = request.upgrade.and_then(|at| planned.version.delivery.upgrade.get(at));
                 let protocol = protocol.map(String::as_str);
                 if head.status == 101 && !switches_to(head, protocol) {
@@ -206,7 +205,7 @@ impl<S: Downstream> Connection<S> {
                         continue;
                     }
                 }
-                None if b.up.is_full() && !b.up.grow(limits.head_bytes + 1) => {
+                None if b.up.is_full() && !b.up.grow(self.thread.settings().head_bytes + 1) => {
                     return Err(Failure::Refused(bad_response("the worker's response head is too large")));
                 }
                 None => {}
@@ -223,7 +222,7 @@ impl<S: Downstream> Connection<S> {
 
     /// Writes `b.response` to the client.
     pub(super) async fn write_response(&mut self, b: &mut Buffers) -> Result<(), Failure> {
-        self.alarm.arm(self.thread.timeouts.body);
+        self.alarm.arm(self.thread.timeouts().body);
         match self.alarm.race(self.io.write_all(&b.response)).await {
             Some(Ok(())) => Ok(()),
             _ => Err(Failure::Gone),

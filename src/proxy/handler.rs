@@ -65,12 +65,12 @@ impl Life {
 
     /// For how many more ticks it may take new requests.
     pub(crate) fn left(&self, thread: &Thread) -> u64 {
-        thread.timeouts.age.saturating_sub(thread.clock.now() - self.began)
+        thread.timeouts().age.saturating_sub(thread.clock.now() - self.began)
     }
 
     /// It is too old, or has had all of its requests.
     pub(crate) fn is_over(&self, thread: &Thread) -> bool {
-        let most = thread.settings.requests_per_connection;
+        let most = thread.settings().requests_per_connection;
         most > 0 && self.requests >= most || self.left(thread) == 0
     }
 }
@@ -150,7 +150,7 @@ where
 impl<S: Downstream> Connection<S> {
     /// Waits for the first bytes of a request; none when the connection is to end. Holds no buffers meanwhile.
     async fn first_bytes(&mut self, is_new: bool) -> Option<Box<Buffers>> {
-        let timeouts = &self.thread.timeouts;
+        let timeouts = self.thread.timeouts();
         self.alarm.arm(if is_new { timeouts.head } else { timeouts.idle });
         let mut told_to_drain = false;
         loop {
@@ -164,7 +164,7 @@ impl<S: Downstream> Connection<S> {
             if is_new {
                 self.alarm.arm(ticks(DRAIN_FIRST));
             } else {
-                self.alarm.arm(0);
+                self.alarm.arm(self.thread.drain_idle.get());
                 tokio::task::yield_now().await;
             }
         }
@@ -276,7 +276,7 @@ impl<S: Downstream> Connection<S> {
 
     /// Reads until the head is whole, and finds its version.
     async fn find(&mut self, b: &mut Buffers) -> Result<Planned, Unplanned> {
-        self.alarm.arm(self.thread.timeouts.head);
+        self.alarm.arm(self.thread.timeouts().head);
         loop {
             match self.look(b, true) {
                 Look::Done(planned) => return planned,
@@ -329,7 +329,7 @@ impl<S: Downstream> Connection<S> {
                     return Err(Unplanned::Refused(self.not_woken(version), request));
                 }
                 (Look::Wait(reason, request), None) => {
-                    let waited = self.thread.settings.wait_timeout;
+                    let waited = self.thread.settings().wait_timeout;
                     let detail = format!("waited {waited:?} in vain for the version of this request");
                     (Refusal::new(reason.into(), detail), request)
                 }
@@ -339,7 +339,7 @@ impl<S: Downstream> Connection<S> {
             if !armed {
                 armed = true;
                 let wake = woken.as_ref().and_then(|version| version.wake.as_ref());
-                self.alarm.arm(wake.map_or(self.thread.timeouts.wait, |wake| ticks(wake.within)));
+                self.alarm.arm(wake.map_or(self.thread.timeouts().wait, |wake| ticks(wake.within)));
             }
             if !matches!(self.alarm.race(changes.changed()).await, Some(Ok(()))) {
                 // `unavailable: current` may still lead somewhere.
@@ -359,7 +359,7 @@ impl<S: Downstream> Connection<S> {
     /// Reads until there is another line of the head: without one, parsing again would find nothing.
     async fn more_of_head(&mut self, b: &mut Buffers) -> Result<(), Unplanned> {
         loop {
-            if b.down.is_full() && !b.down.grow(self.thread.settings.head_bytes + 1) {
+            if b.down.is_full() && !b.down.grow(self.thread.settings().head_bytes + 1) {
                 let refusal = Refusal::new(Cause::HeadTooLarge, "the request head is too large");
                 return Err(Unplanned::Refused(refusal, None));
             }
@@ -374,7 +374,7 @@ impl<S: Downstream> Connection<S> {
                 }
             }
             let all = b.down.filled();
-            if all[before..].contains(&b'\n') || all.len() > self.thread.settings.uri_bytes {
+            if all[before..].contains(&b'\n') || all.len() > self.thread.settings().uri_bytes {
                 return Ok(());
             }
         }

@@ -1,6 +1,8 @@
 //! The public addresses: one listening socket for each thread and address, shared by the kernel
-//! (`SO_REUSEPORT`), and the loop that accepts.
+//! (`SO_REUSEPORT`), and the loop that accepts. Sockets that are there already (an upgrade, systemd) are taken
+//! instead, and every one of them is accepted from.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use rustix::net::{self as sys, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::sync::watch;
 
+use crate::handover::sockets::{Sockets, Tcp};
 use crate::proxy::front::{self, Door, Entrance, Front};
 use crate::proxy::thread::Thread;
 
@@ -50,8 +53,9 @@ impl BindError {
 #[derive(Debug)]
 pub struct Listeners {
     pub(crate) addresses: Vec<SocketAddr>,
-    /// For each thread, one socket an address.
-    pub(crate) threads: Vec<Vec<TcpListener>>,
+    /// For each thread its sockets, each with its place in `addresses`: one an address, or more where more were
+    /// there already.
+    pub(crate) threads: Vec<Vec<(usize, TcpListener)>>,
     /// What stands before their requests.
     pub(crate) front: Front,
 }
@@ -60,6 +64,19 @@ impl Listeners {
     /// The addresses with the ports that were picked, in the order they were asked for.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The same sockets once more, to be handed on. They listen until both are closed.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn share(&self) -> io::Result<Sockets> {
+        let mut shared = Sockets::default();
+        for (place, socket) in self.threads.iter().flatten() {
+            let asked = self.front.doors[*place].address;
+            shared.add_tcp(asked, self.addresses[*place], socket.try_clone()?);
+        }
+        Ok(shared)
     }
 }
 
@@ -78,26 +95,72 @@ pub fn bind(listen: &[SocketAddr], threads: usize) -> Result<Listeners, BindErro
 /// # Errors
 /// As for [`bind`].
 pub fn bind_front(front: Front, threads: usize) -> Result<Listeners, BindError> {
+    bind_or_take(front, threads, &mut Sockets::default())
+}
+
+/// Likewise; an address that `given` has sockets of is not bound anew.
+///
+/// # Errors
+/// As for [`bind`].
+pub fn bind_or_take(front: Front, threads: usize, given: &mut Sockets) -> Result<Listeners, BindError> {
     let listen: Vec<SocketAddr> = front.doors.iter().map(|door| door.address).collect();
     let mut listeners = Listeners { addresses: Vec::new(), threads: Vec::new(), front };
     listeners.threads.resize_with(threads.max(1), Vec::new);
-    for address in &listen {
+    for (place, address) in listen.iter().enumerate() {
         // `[::]:80` beside `0.0.0.0:80` must leave IPv4 to the other.
         let v6_only = listen.iter().any(|other| other.is_ipv4() && other.port() == address.port());
         let fail = |error| BindError::new(*address, error);
-        // SO_REUSEPORT would share the port with another switchman in silence: ask without it first.
-        let probe = socket(*address, v6_only, false).map_err(fail)?;
-        let mut bound = *address;
-        bound.set_port(local_port(&probe).map_err(fail)?);
-        drop(probe);
-        for sockets in &mut listeners.threads {
-            let socket = socket(bound, v6_only, true).map_err(fail)?;
-            sys::listen(&socket, BACKLOG).map_err(|e| fail(e.into()))?;
-            sockets.push(TcpListener::from(socket));
-        }
+        let bound = match given.take_tcp(*address) {
+            Some(tcp) => {
+                let bound = tcp.bound;
+                let sockets = enough(tcp, listeners.threads.len(), v6_only).map_err(fail)?;
+                for (socket, thread) in sockets.into_iter().zip((0..listeners.threads.len()).cycle()) {
+                    listeners.threads[thread].push((place, socket));
+                }
+                bound
+            }
+            None => {
+                // SO_REUSEPORT would share the port with another switchman in silence: ask without it first.
+                let probe = socket(*address, v6_only, false).map_err(fail)?;
+                let mut bound = *address;
+                bound.set_port(local_port(&probe).map_err(fail)?);
+                drop(probe);
+                for sockets in &mut listeners.threads {
+                    sockets.push((place, listening(bound, v6_only).map_err(fail)?));
+                }
+                bound
+            }
+        };
         listeners.addresses.push(bound);
     }
     Ok(listeners)
+}
+
+/// At least one socket for each of `threads` threads, of those that are there and as many more as it takes. Where
+/// the kernel does not share the address (a socket of systemd), all threads wait at the sockets that there are.
+fn enough(tcp: Tcp, threads: usize, v6_only: bool) -> io::Result<Vec<TcpListener>> {
+    let Tcp { bound, mut sockets, .. } = tcp;
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+        sockopt::set_tcp_nodelay(socket, true)?;
+    }
+    let given = sockets.len();
+    let is_shared = sockets.first().map_or(Ok(true), sockopt::socket_reuseport)?;
+    while sockets.len() < threads {
+        let more = match is_shared {
+            true => listening(bound, v6_only)?,
+            false => sockets[sockets.len() % given].try_clone()?,
+        };
+        sockets.push(more);
+    }
+    Ok(sockets)
+}
+
+/// A socket that listens on an address of ours.
+fn listening(bound: SocketAddr, v6_only: bool) -> io::Result<TcpListener> {
+    let socket = socket(bound, v6_only, true)?;
+    sys::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }
 
 /// A bound socket. What is set on it here, accepted connections inherit: no system call for each of them.
@@ -120,14 +183,13 @@ fn local_port(socket: &OwnedFd) -> io::Result<u16> {
     Ok(address.port())
 }
 
-/// Accepts until `stop` changes, then what is queued already, then closes the socket.
+/// Accepts until `stop` turns true, then what is queued already, then closes the socket.
 pub(crate) async fn run(
     thread: Rc<Thread>,
     listener: tokio::net::TcpListener,
-    entrance: Rc<Entrance>,
+    entrance: Rc<RefCell<Rc<Entrance>>>,
     stop: watch::Receiver<bool>,
 ) {
-    let most = thread.settings.max_connections;
     let mut stopped = stop.clone();
     let mut stopped = std::pin::pin!(async move { stopped.wait_for(|stop| *stop).await.map(|_| ()) });
     loop {
@@ -135,6 +197,7 @@ pub(crate) async fn run(
             biased;
             accepted = async {
                 // At the limit, others wait in the kernel's queue.
+                let most = thread.settings().max_connections;
                 if thread.clock.open() >= most && thread.may_warn() {
                     tracing::warn!(limit = most, "a thread has all the connections it may have; others wait");
                 }
@@ -144,7 +207,7 @@ pub(crate) async fn run(
             _ = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, client)) => front::enter(&thread, &entrance, stream, client),
+            Ok((stream, client)) => front::enter(&thread, &now(&entrance), stream, client),
             Err(error) => pause(&thread, &error).await,
         }
     }
@@ -153,9 +216,14 @@ pub(crate) async fn run(
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
         {
-            front::enter(&thread, &entrance, stream, client);
+            front::enter(&thread, &now(&entrance), stream, client);
         }
     }
+}
+
+/// What holds for the connections that begin now.
+fn now(entrance: &RefCell<Rc<Entrance>>) -> Rc<Entrance> {
+    entrance.borrow().clone()
 }
 
 /// An accept that failed because the client has left is nothing; one for want of files or memory needs time.
@@ -178,7 +246,7 @@ mod tests {
         let listeners = bind(&["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()], 3).unwrap();
         assert_eq!(listeners.threads.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2]);
         let first = listeners.addresses()[0];
-        assert!(listeners.threads.iter().all(|sockets| sockets[0].local_addr().unwrap() == first));
+        assert!(listeners.threads.iter().all(|sockets| sockets[0].1.local_addr().unwrap() == first));
         let error = bind(&[first], 1).unwrap_err();
         assert!(error.to_string().contains(&first.to_string()) && error.hint.contains("ss -ltnp"), "{error}");
     }

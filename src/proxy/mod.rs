@@ -40,6 +40,7 @@ pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod doors;
 pub(crate) mod downstream;
 pub(crate) mod ends;
 /// The answers that switchman makes itself.
@@ -69,24 +70,24 @@ pub(crate) mod upstream;
 
 use std::future::Future;
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::drain::Window;
 use crate::metrics::ThreadSlot;
-use crate::proxy::front::Entrance;
+use crate::proxy::clock::ticks;
+use crate::proxy::doors::{Doors, Plan};
 use crate::proxy::remembered::Gates;
 use crate::proxy::thread::Thread;
 use crate::routing::Live;
 
 pub use crate::proxy::front::{Door, Front, Inside, Tls};
 pub use crate::proxy::limits::{Settings, raise_open_files};
-pub use crate::proxy::listener::{BindError, Listeners, bind, bind_front};
+pub use crate::proxy::listener::{BindError, Listeners, bind, bind_front, bind_or_take};
 pub use crate::proxy::pages::Pages;
 
 /// A thread of the data plane could not be started.
@@ -102,9 +103,20 @@ pub struct StartError {
 /// The running data plane.
 #[derive(Debug)]
 pub struct ProxyHandle {
-    drain: watch::Sender<Option<Duration>>,
+    drain: watch::Sender<Option<Drain>>,
+    /// One a thread: what it is to do from now on.
+    plans: Vec<mpsc::UnboundedSender<Plan>>,
     /// One a thread: how many connections it had to cut in the end. The sender's loss means it has ended.
     ended: Vec<watch::Receiver<Option<usize>>>,
+}
+
+/// How the threads end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Drain {
+    /// What is open after this is cut.
+    deadline: Duration,
+    /// How long an idle connection may wait for one more request, its last.
+    idle: Duration,
 }
 
 /// How draining went.
@@ -126,19 +138,12 @@ pub fn start(
     pages: &Pages,
 ) -> Result<ProxyHandle, StartError> {
     let (drain, _) = watch::channel(None);
-    let mut handle = ProxyHandle { drain, ended: Vec::new() };
-    let threads = listeners.threads.len();
-    let entrances = listeners.front.entrances(&listeners.addresses);
+    let mut handle = ProxyHandle { drain, plans: Vec::new(), ended: Vec::new() };
     let gates = Arc::<Gates>::default();
-    for (number, sockets) in listeners.threads.into_iter().enumerate() {
-        let settings = Settings {
-            max_connections: settings.max_connections.div_ceil(threads),
-            connections_per_client: settings.connections_per_client.div_ceil(threads),
-            ..settings.clone()
-        };
-        let (live, gates, pages) = (live.clone(), gates.clone(), pages.clone());
+    for (number, plan) in Plan::for_threads(listeners, settings, pages).into_iter().enumerate() {
+        let (live, gates) = (live.clone(), gates.clone());
         let drain = handle.drain.subscribe();
-        let sockets: Vec<_> = sockets.into_iter().zip(entrances.clone()).collect();
+        let (plans, planned) = mpsc::unbounded_channel();
         let (ended, when_ended) = watch::channel(None);
         let (started, when_started) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
@@ -146,9 +151,10 @@ pub fn start(
             .spawn(move || match runtime() {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
+                    let Plan { settings, pages, doors } = plan;
                     let thread = Thread::with_gates(ThreadSlot(number), settings, live, gates, pages);
                     let thread = Rc::new(thread);
-                    let cut = runtime.block_on(run_thread(thread, sockets, drain));
+                    let cut = runtime.block_on(run_thread(thread, doors, planned, drain));
                     drop(runtime);
                     ended.send_replace(Some(cut));
                 }
@@ -158,6 +164,7 @@ pub fn start(
             })
             .and_then(|_| when_started.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())))
             .map_err(|source| StartError { thread: number, source })?;
+        handle.plans.push(plans);
         handle.ended.push(when_ended);
     }
     Ok(handle)
@@ -167,7 +174,27 @@ impl ProxyHandle {
     /// Stops accepting (what the kernel has queued is still served), closes idle connections, lets requests
     /// end, and ends streams one after the other. What is open after `deadline` is cut; then the threads end.
     pub fn drain(&self, deadline: Duration) -> impl Future<Output = Drained> + Send + use<> {
-        self.drain.send_if_modified(|drain| drain.replace(deadline).is_none());
+        self.end(Drain { deadline, idle: Duration::ZERO })
+    }
+
+    /// Likewise, where another process accepts from the same sockets: an idle connection is closed with the answer
+    /// to its next request, or when it had half of the time without one. So no request meets a connection that is
+    /// being closed while its client is busy.
+    pub fn give_way(&self, deadline: Duration) -> impl Future<Output = Drained> + Send + use<> {
+        self.end(Drain { deadline, idle: deadline / 2 })
+    }
+
+    /// From now on these limits, pages and addresses. What stays the same is not touched; connections go on.
+    /// `listeners` are for as many threads as there are.
+    pub fn reconfigure(&self, listeners: Listeners, settings: &Settings, pages: &Pages) {
+        for (plan, thread) in Plan::for_threads(listeners, settings, pages).into_iter().zip(&self.plans) {
+            // It may have ended.
+            let _ = thread.send(plan);
+        }
+    }
+
+    fn end(&self, how: Drain) -> impl Future<Output = Drained> + Send + use<> {
+        self.drain.send_if_modified(|drain| drain.replace(how).is_none());
         let threads = self.ended.clone();
         async move {
             let mut cut = 0;
@@ -186,22 +213,12 @@ fn runtime() -> io::Result<LocalRuntime> {
 /// The whole life of one thread; returns how many connections it had to cut.
 async fn run_thread(
     thread: Rc<Thread>,
-    sockets: Vec<(TcpListener, Entrance)>,
-    mut drain: watch::Receiver<Option<Duration>>,
+    first: Vec<doors::Door>,
+    mut plans: mpsc::UnboundedReceiver<Plan>,
+    mut drain: watch::Receiver<Option<Drain>>,
 ) -> usize {
-    let (stop, stopped) = watch::channel(false);
-    let mut accepting = Vec::new();
-    for (socket, entrance) in sockets {
-        match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => accepting.push(tokio::task::spawn_local(listener::run(
-                thread.clone(),
-                socket,
-                Rc::new(entrance),
-                stopped.clone(),
-            ))),
-            Err(error) => tracing::error!(%error, "cannot watch a listening socket"),
-        }
-    }
+    let mut doors = Doors::new(thread.clone());
+    doors.set(first);
     let ticking = thread.clone();
     tokio::task::spawn_local(async move { ticking.clock.run().await });
     let following = thread.clone();
@@ -213,17 +230,22 @@ async fn run_thread(
     let counting = thread.clone();
     tokio::task::spawn_local(async move { counting.count_seconds().await });
 
-    let deadline = match drain.wait_for(Option::is_some).await {
-        Ok(deadline) => deadline.unwrap_or_default(),
-        // The handle is gone: nobody could ask for a graceful end any more.
-        Err(_) => Duration::ZERO,
+    let drain = loop {
+        tokio::select! {
+            biased;
+            drain = drain.wait_for(Option::is_some) => break drain.ok().and_then(|drain| *drain),
+            Some(Plan { settings, pages, doors: new }) = plans.recv() => {
+                thread.reconfigure(settings, pages);
+                doors.set(new);
+            }
+        }
     };
+    // Without a handle nobody could ask for a graceful end any more.
+    let Drain { deadline, idle } = drain.unwrap_or(Drain { deadline: Duration::ZERO, idle: Duration::ZERO });
     thread.draining.set(true);
+    thread.drain_idle.set(if idle.is_zero() { 0 } else { ticks(idle) });
     thread.streams.drain(Window::new(Instant::now(), deadline));
-    stop.send_replace(true);
-    for task in accepting {
-        let _ = task.await;
-    }
+    doors.close().await;
     thread.clock.wake_all();
     let _ = tokio::time::timeout(deadline, thread.clock.at_most(0)).await;
     thread.pool.borrow_mut().clear();

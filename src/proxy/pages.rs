@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::fs_watch;
 use crate::hint::nearest;
@@ -32,12 +33,16 @@ type Folder = BTreeMap<String, String>;
 #[derive(Debug, Clone, Default)]
 pub struct Pages {
     /// Without a service: for all that have no page of their own.
-    folders: Arc<BTreeMap<Option<ServiceName>, ArcSwap<Folder>>>,
+    folders: Arc<Folders>,
+    /// Keep them true to the files, until the last of these pages is dropped.
+    _following: Arc<Vec<AbortOnDropHandle<()>>>,
 }
 
+type Folders = BTreeMap<Option<ServiceName>, ArcSwap<Folder>>;
+
 impl Pages {
-    /// Reads the folders, by the service they are for (none: all services), and follows them from then on. Must be
-    /// called within a tokio runtime, which ends the following.
+    /// Reads the folders, by the service they are for (none: all services), and follows them until the last clone is
+    /// dropped. Must be called within a tokio runtime.
     pub fn follow(paths: BTreeMap<Option<ServiceName>, PathBuf>) -> Self {
         let (mut folders, mut told) = (BTreeMap::new(), Vec::new());
         for (service, path) in &paths {
@@ -46,31 +51,12 @@ impl Pages {
             folders.insert(service.clone(), ArcSwap::from_pointee(pages));
             told.push(problems);
         }
-        let pages = Self { folders: Arc::new(folders) };
-        for ((service, path), told) in paths.into_iter().zip(told) {
-            tokio::spawn(pages.clone().follow_one(service, path, told));
-        }
-        pages
-    }
-
-    /// Reads one folder again whenever something in it changes. `told`: the problems that were.
-    async fn follow_one(self, service: Option<ServiceName>, path: PathBuf, mut told: Vec<String>) {
-        let Some(folder) = self.folders.get(&service) else { return };
-        let mut watch = fs_watch::watch(&path);
-        loop {
-            watch.next().await;
-            let path = path.clone();
-            let Ok((pages, problems)) = tokio::task::spawn_blocking(move || read(&path)).await else {
-                return;
-            };
-            if problems != told {
-                tell(&problems);
-                told = problems;
-            }
-            if **folder.load() != pages {
-                folder.store(Arc::new(pages));
-            }
-        }
+        let folders = Arc::new(folders);
+        let follow = |((service, path), told)| {
+            AbortOnDropHandle::new(tokio::spawn(follow_one(folders.clone(), service, path, told)))
+        };
+        let following = paths.into_iter().zip(told).map(follow).collect();
+        Self { folders, _following: Arc::new(following) }
     }
 
     /// Gives `answer`, which is JSON, the form that the request wishes whose head is `request`.
@@ -105,6 +91,31 @@ impl Pages {
             }
         }
         then(OURS)
+    }
+}
+
+/// Reads one folder again whenever something in it changes. `told`: the problems that were.
+async fn follow_one(
+    folders: Arc<Folders>,
+    service: Option<ServiceName>,
+    path: PathBuf,
+    mut told: Vec<String>,
+) {
+    let Some(folder) = folders.get(&service) else { return };
+    let mut watch = fs_watch::watch(&path);
+    loop {
+        watch.next().await;
+        let path = path.clone();
+        let Ok((pages, problems)) = tokio::task::spawn_blocking(move || read(&path)).await else {
+            return;
+        };
+        if problems != told {
+            tell(&problems);
+            told = problems;
+        }
+        if **folder.load() != pages {
+            folder.store(Arc::new(pages));
+        }
     }
 }
 
@@ -322,7 +333,10 @@ mod tests {
         let app = ServiceName::from("app");
         let own = folder(&["no-current", "503", "5xx"]);
         let all = folder(&["502", "4xx", "error"]);
-        let pages = Pages { folders: Arc::new(BTreeMap::from([(Some(app.clone()), own), (None, all)])) };
+        let pages = Pages {
+            folders: Arc::new(BTreeMap::from([(Some(app.clone()), own), (None, all)])),
+            ..Pages::default()
+        };
         for (service, cause, expected) in [
             (Some(&app), Cause::NoCurrent, "no-current"),
             (Some(&app), Cause::NotReady, "503"),

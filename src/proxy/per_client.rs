@@ -26,6 +26,11 @@ impl PerClient {
         Self { most, exempt, open: HashMap::new(), refused: 0 }
     }
 
+    /// From now on, these limits.
+    pub(crate) fn reconfigure(&mut self, settings: &Settings) {
+        (self.most, self.exempt) = (settings.connections_per_client, settings.exempt.clone());
+    }
+
     /// Counts a connection: as whose, if it counts. An error if the client has too many.
     fn begin(&mut self, client: IpAddr) -> Result<Option<IpAddr>, ()> {
         let client = client.to_canonical();

@@ -56,7 +56,7 @@ impl<S: Downstream> Connection<S> {
             self.dress(&mut answer, refusal, &b.request);
         }
         self.io.answer(&answer, manner, &mut b.response);
-        self.alarm.arm(self.thread.timeouts.body);
+        self.alarm.arm(self.thread.timeouts().body);
         let io = &mut self.io;
         let send = async {
             io.write_all(&b.response).await?;
@@ -73,7 +73,7 @@ impl<S: Downstream> Connection<S> {
     fn dress(&self, answer: &mut Answer, refusal: &Refusal, request: &[u8]) {
         let host = target::host(lines::values(request, "host").next().unwrap_or_default());
         let service = self.thread.with_routing(|r| Some(r.service_for_host(host)?.name.clone()));
-        self.thread.pages.dress(answer, refusal, service.as_ref(), request);
+        self.thread.pages.borrow().dress(answer, refusal, service.as_ref(), request);
     }
 
     /// Says what went wrong with a worker; at most one line a second.

@@ -65,7 +65,7 @@ pub(crate) fn plan(
     stamp: &mut Stamp,
     patient: bool,
 ) -> Result<Option<(Request, Route)>, Refusal> {
-    let planned = request::parse_with(bytes, &thread.settings, without_length, |head| {
+    let planned = request::parse_with(bytes, &thread.settings(), without_length, |head| {
         let weighed = client.weigh(head);
         stamp.client = weighed.client;
         if client.wants_ids() {
@@ -87,7 +87,7 @@ pub(crate) fn plan(
             keep_alive: head.keep_alive,
             upgrade,
             body: head.body,
-            grpc: head.grpc.then(|| grpc::silence_max(head.headers, thread.timeouts.tunnel)),
+            grpc: head.grpc.then(|| grpc::silence_max(head.headers, thread.timeouts().tunnel)),
         };
         (request, route)
     })?;

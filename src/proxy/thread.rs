@@ -68,7 +68,7 @@ impl Deref for LiveCell {
 }
 
 /// Timeouts in ticks of the clock, so that arming one is an addition.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
     pub(crate) head: u64,
     pub(crate) idle: u64,
@@ -101,8 +101,9 @@ impl Timeouts {
 pub(crate) struct Thread {
     /// Its place in the counters.
     pub(crate) slot: ThreadSlot,
-    pub(crate) settings: Settings,
-    pub(crate) timeouts: Timeouts,
+    /// A reload replaces it as a whole; whoever looked keeps what was.
+    settings: RefCell<Rc<Settings>>,
+    timeouts: Cell<Timeouts>,
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
     pub(crate) pool: RefCell<Pool>,
@@ -111,7 +112,7 @@ pub(crate) struct Thread {
     /// Shared by the responses that are being compressed, which are counted so.
     pub(crate) compressing: Rc<()>,
     /// What answers of ours look like.
-    pub(crate) pages: Pages,
+    pub(crate) pages: RefCell<Pages>,
     /// Makes the ids of requests.
     pub(crate) ids: Ids,
     pub(crate) remembered: RefCell<Remembered>,
@@ -119,6 +120,8 @@ pub(crate) struct Thread {
     pub(crate) streams: Streams,
     /// No new requests: connections end as soon as they are idle.
     pub(crate) draining: Cell<bool>,
+    /// How many ticks an idle connection then waits for one more request, its last; 0: it is only asked once more.
+    pub(crate) drain_idle: Cell<u64>,
     routing: RefCell<Cache<LiveCell, Arc<Routing>>>,
     #[allow(clippy::vec_box, reason = "a set moves often: to a connection and back, as one pointer")]
     buffers: RefCell<Vec<Box<Buffers>>>,
@@ -150,24 +153,44 @@ impl Thread {
     ) -> Self {
         Self {
             slot,
-            timeouts: Timeouts::new(&settings),
+            timeouts: Cell::new(Timeouts::new(&settings)),
             clock: Clock::new(),
             pool: RefCell::new(Pool::new(&settings)),
             share: Share::default(),
             compressing: Rc::default(),
-            pages,
+            pages: RefCell::new(pages),
             ids: Ids::new(),
             remembered: RefCell::new(Remembered::new(slot, gates)),
             clients: RefCell::new(PerClient::new(&settings)),
             streams: Streams::default(),
             draining: Cell::new(false),
+            drain_idle: Cell::new(0),
             routing: RefCell::new(Cache::new(LiveCell(live.clone()))),
             buffers: RefCell::new(Vec::new()),
             turn: Cell::new(fastrand::u64(..)),
             warned: Cell::new(None),
-            settings,
+            settings: RefCell::new(Rc::new(settings)),
             live,
         }
+    }
+
+    /// The limits in force.
+    pub(crate) fn settings(&self) -> Rc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// The timeouts in force.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.timeouts.get()
+    }
+
+    /// From now on, these limits and pages.
+    pub(crate) fn reconfigure(&self, settings: Settings, pages: Pages) {
+        self.timeouts.set(Timeouts::new(&settings));
+        self.pool.borrow_mut().reconfigure(&settings);
+        self.clients.borrow_mut().reconfigure(&settings);
+        self.settings.replace(Rc::new(settings));
+        self.pages.replace(pages);
     }
 
     /// Begins each second of the retry budgets; for as long as the thread runs.

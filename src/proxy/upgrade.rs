@@ -173,7 +173,7 @@ pub(crate) async fn tunnel<C, W>(
     response.clear();
     let (mut to_worker, mut to_client) = (Direction::new(content), Direction::new(content));
     let (mut ends, mut told) = (false, false);
-    alarm.arm(thread.timeouts.tunnel);
+    alarm.arm(thread.timeouts().tunnel);
     poll_fn(|cx| {
         if !ends && stream.poll_end(cx).is_ready() {
             ends = true;
@@ -190,7 +190,7 @@ pub(crate) async fn tunnel<C, W>(
         }
         let moved = to_worker.take_moved() | to_client.take_moved();
         if !ends && moved {
-            alarm.arm(thread.timeouts.tunnel);
+            alarm.arm(thread.timeouts().tunnel);
         }
         if ends && !told && to_worker.is_closed() && to_client.is_closed() {
             told = true;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
 
 use crate::registry;
@@ -99,51 +100,62 @@ impl Live {
 /// The rules of one service as its publisher publishes them.
 pub type RulesReader = watch::Receiver<Arc<Published>>;
 
-/// Joins and publishes until the registry's writer is gone. `hosts` are each service's host names, lower-case
-/// (none: every host).
+/// One service, as it is joined.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Its rules.
+    pub rules: RulesReader,
+    /// Its host names, lower-case; empty: every host. None where it takes no more requests and is about to go.
+    pub hosts: Option<Vec<String>>,
+}
+
+/// The services that are joined, by name.
+pub type Services = BTreeMap<ServiceName, Joined>;
+
+/// Joins and publishes until the registry's writer is gone.
 pub async fn run(
     live: Arc<Live>,
     mut registry: watch::Receiver<Arc<registry::Snapshot>>,
-    rules: BTreeMap<ServiceName, RulesReader>,
-    hosts: BTreeMap<ServiceName, Vec<String>>,
+    mut services: watch::Receiver<Services>,
 ) {
     let mut generation = 0;
-    let mut rules: Vec<(ServiceName, RulesReader)> = rules.into_iter().collect();
+    let mut joined = services.borrow_and_update().clone();
     loop {
         generation += 1;
-        let snapshot = registry.borrow_and_update().clone();
-        let services: Vec<ServiceRouting> = rules
-            .iter_mut()
-            .map(|(name, rules)| {
-                let registry = snapshot.services.get(name).cloned().unwrap_or_default();
-                ServiceRouting::join(name.clone(), registry, rules.borrow_and_update().clone())
-            })
-            .collect();
-        let mut by_host = HashMap::new();
-        let mut any_host = None;
-        for (index, service) in services.iter().enumerate() {
-            let names = hosts.get(&service.name).map_or(&[][..], Vec::as_slice);
-            by_host.extend(names.iter().map(|host| (host.clone(), index)));
-            if names.is_empty() {
-                any_host.get_or_insert(index);
+        live.publish(join(generation, &registry.borrow_and_update().clone(), &mut joined));
+        tokio::select! {
+            changed = registry.changed() => {
+                if changed.is_err() {
+                    return;
+                }
             }
+            Ok(()) = services.changed() => joined = services.borrow_and_update().clone(),
+            () = any_rules(&mut joined) => {}
         }
-        live.publish(Routing { generation, services, hosts: by_host, any_host });
+    }
+}
 
-        let any_rules = async {
-            if rules.is_empty() {
-                return std::future::pending().await;
-            }
-            let changes =
-                rules.iter_mut().map(|(_, reader)| Box::pin(async { reader.changed().await.is_ok() }));
-            futures_util::future::select_all(changes).await.0
-        };
-        let go_on = tokio::select! {
-            changed = registry.changed() => changed.is_ok(),
-            changed = any_rules => changed,
-        };
-        if !go_on {
+fn join(generation: u64, registry: &registry::Snapshot, joined: &mut Services) -> Routing {
+    let (mut hosts, mut any_host) = (HashMap::new(), None);
+    let mut services = Vec::new();
+    for (index, (name, Joined { rules, hosts: names })) in joined.iter_mut().enumerate() {
+        match names {
+            Some(names) if names.is_empty() => drop(any_host.get_or_insert(index)),
+            names => hosts.extend(names.iter().flatten().map(|host| (host.clone(), index))),
+        }
+        let registry = registry.services.get(name).cloned().unwrap_or_default();
+        services.push(ServiceRouting::join(name.clone(), registry, rules.borrow_and_update().clone()));
+    }
+    Routing { generation, services, hosts, any_host }
+}
+
+/// Waits until the rules of one of them change. A source that has ended says nothing any more.
+async fn any_rules(joined: &mut Services) {
+    let mut changes: FuturesUnordered<_> = joined.values_mut().map(|joined| joined.rules.changed()).collect();
+    while let Some(changed) = changes.next().await {
+        if changed.is_ok() {
             return;
         }
     }
+    std::future::pending().await
 }

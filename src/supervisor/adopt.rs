@@ -45,22 +45,24 @@ pub(super) struct Succession {
     /// Adopted workers that were ready and have not been heard of yet.
     awaited: BTreeSet<(Key, ProcessId)>,
     /// Whether they all have been heard of.
-    returned: watch::Sender<bool>,
+    pub(super) returned: watch::Sender<bool>,
+    /// Nothing is published before every adopted worker was heard of: requests go on with them as they were published
+    /// before.
+    pub(super) holds_back: bool,
 }
 
 impl Succession {
-    /// Nothing was looked at yet; the other end says when all workers that were ready take requests again.
-    pub(super) fn new() -> (Self, watch::Receiver<bool>) {
-        let (returned, reader) = watch::channel(false);
-        let succession = Self {
+    /// Nothing was looked at yet; `returned` is told when all workers that were ready take requests again.
+    pub(super) fn new(returned: watch::Sender<bool>, holds_back: bool) -> Self {
+        Self {
             leaving: CancellationToken::new(),
             cleared: CancellationToken::new(),
             ending: CancellationToken::new(),
             last: BTreeMap::new(),
             awaited: BTreeSet::new(),
             returned,
-        };
-        (succession, reader)
+            holds_back,
+        }
     }
 }
 
@@ -153,6 +155,7 @@ impl Supervisor {
                 continue;
             };
             kept.pidfiles.insert(record.pidfile.clone());
+            kept.sockets.extend(record.notify.clone());
             if let Address::Unix(path) = address {
                 kept.sockets.insert(path);
             }
@@ -308,6 +311,16 @@ impl Supervisor {
         }
     }
 
+    /// Publishes what was held back, once every adopted worker was heard of.
+    pub(super) fn publish_what_was_held(&mut self) {
+        if self.succession.holds_back && self.succession.awaited.is_empty() {
+            self.succession.holds_back = false;
+            for key in self.keys() {
+                self.publish(&key);
+            }
+        }
+    }
+
     /// Notes that a process was heard of.
     pub(super) fn heard_of(&mut self, key: &Key, process: ProcessId) {
         if self.succession.awaited.remove(&(key.clone(), process)) {
@@ -317,7 +330,8 @@ impl Supervisor {
 
     /// Says so when every adopted worker that was ready takes requests again, or has shown that it does not.
     pub(super) fn note_returned(&mut self) {
-        if *self.succession.returned.borrow() || !self.succession.awaited.is_empty() {
+        let Succession { returned, awaited, holds_back, .. } = &self.succession;
+        if *returned.borrow() || !awaited.is_empty() || *holds_back {
             return;
         }
         let live = self.live.load();
@@ -329,5 +343,66 @@ impl Supervisor {
         if self.services.values().flat_map(|service| service.versions.values()).all(routed) {
             self.succession.returned.send_replace(true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::{ServiceName, VersionId};
+
+    fn record(worker: u32, process: u64, ready: bool) -> Record {
+        Record {
+            service: ServiceName::from("app"),
+            version: VersionId::from("4f2a91c"),
+            worker: WorkerId(worker),
+            process,
+            restarts: 0,
+            pid: 1,
+            started: 0,
+            boot: String::new(),
+            address: record::ListensOn::Port(([127, 0, 0, 1], 4711).into()),
+            inherited: false,
+            cgroup: None,
+            notify: None,
+            h2c: true,
+            command: String::new(),
+            folder: "/srv/app/4f2a91c".into(),
+            identity: None,
+            pidfile: "/run/0-1.pid".into(),
+            at: jiff::Timestamp::now() - Duration::from_secs(60),
+            ready,
+            grace: Duration::from_secs(1),
+            drain: Duration::from_secs(2),
+        }
+    }
+
+    #[test]
+    fn of_each_worker_the_newest_that_was_ready_goes_on() {
+        let chosen = |records: &[(u32, u64, bool)], workers| {
+            let records: Vec<Record> = records.iter().map(|(w, p, ready)| record(*w, *p, *ready)).collect();
+            choose(&records.iter().collect::<Vec<_>>(), workers).into_iter().collect::<Vec<u64>>()
+        };
+        assert_eq!(chosen(&[(0, 1, true), (1, 2, true)], 2), [1, 2]);
+        assert_eq!(chosen(&[(0, 1, true), (1, 2, true)], 1), [1], "it has fewer workers now");
+        assert_eq!(chosen(&[(0, 1, true)], 0), [0; 0], "it is not to run");
+        assert_eq!(chosen(&[(0, 1, true), (0, 3, false)], 1), [1], "a rolling restart that had just begun");
+        assert_eq!(chosen(&[(0, 1, true), (0, 3, true)], 1), [3], "one that was nearly done");
+        assert_eq!(chosen(&[(0, 4, false), (0, 3, false)], 1), [4]);
+    }
+
+    #[test]
+    fn a_process_is_checked_and_stopped_as_it_was_started() {
+        let mut spec = RunSpec::default();
+        spec.ready.check = ReadyCheck::After(Duration::from_secs(100));
+        let after = |ready| match spec_of(&record(0, 1, ready), &spec, false).ready.check {
+            ReadyCheck::After(time) => time.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(after(true), 0, "it has waited already");
+        assert!((39..=40).contains(&after(false)), "it has waited for a minute");
+        let changed = spec_of(&record(0, 1, true), &spec, true);
+        assert_eq!((changed.protocol, changed.ready.check), (Protocol::H2c, ReadyCheck::Tcp));
+        assert_eq!((changed.stop.grace.as_secs(), changed.stop.drain.as_secs()), (1, 2));
     }
 }

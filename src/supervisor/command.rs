@@ -1,10 +1,12 @@
 //! What others may ask of the supervisor, and what it answers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::output::LogStore;
+use crate::config;
 use crate::journal::Journal;
 use crate::version::{ServiceName, VersionId};
 
@@ -37,6 +39,13 @@ pub enum Action {
 pub(crate) enum Ask {
     /// Something for one version.
     Act(Command),
+    /// The services as they are to be from now on.
+    Configure {
+        /// All of them.
+        services: BTreeMap<ServiceName, config::Service>,
+        /// Gets the versions whose processes run as was configured before.
+        reply: oneshot::Sender<Result<Vec<(ServiceName, VersionId)>, Refused>>,
+    },
     /// The restart of everything that runs.
     RestartAll {
         /// Of this service only.
@@ -139,6 +148,17 @@ impl SupervisorHandle {
     async fn send<T>(&self, ask: Ask, answer: oneshot::Receiver<Result<T, Refused>>) -> Result<T, Refused> {
         self.ask.send(ask).await.map_err(|_| Refused::at_the_end())?;
         answer.await.map_err(|_| Refused::at_the_end())?
+    }
+
+    /// Runs these services from now on: new ones are started as their folders are seen, those that are gone are drained
+    /// and stopped, the others go on. Answers with the versions whose processes run as was configured before.
+    pub async fn configure(
+        &self,
+        services: BTreeMap<ServiceName, config::Service>,
+    ) -> Vec<(ServiceName, VersionId)> {
+        let (reply, answer) = oneshot::channel();
+        // An error means that the supervisor has ended: nothing runs any more.
+        self.send(Ask::Configure { services, reply }, answer).await.unwrap_or_default()
     }
 
     /// Ends every process of every version at once (TERM, the version's grace, KILL), without draining: call it when

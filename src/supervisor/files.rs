@@ -56,8 +56,17 @@ impl Files {
 
     /// Whether a process runs that was started before they changed, and that is not being replaced.
     pub(crate) fn is_modified(&self, oldest: Option<SystemTime>) -> bool {
-        let before = |at: SystemTime| self.started < at && oldest.is_some_and(|oldest| oldest < at);
-        self.modification.as_ref().is_some_and(|modification| before(modification.at))
+        self.changed().is_some_and(|at| oldest.is_some_and(|oldest| oldest < at))
+    }
+
+    /// When they changed, if that was after all workers were last started.
+    fn changed(&self) -> Option<SystemTime> {
+        self.modification.as_ref().map(|modification| modification.at).filter(|at| self.started < *at)
+    }
+
+    /// Whether a start of all workers from what is there now would make a difference; `failed`: none is left.
+    fn would_be_new(&self, oldest: Option<SystemTime>, failed: bool) -> bool {
+        if failed { self.changed().is_some() } else { self.is_modified(oldest) }
     }
 
     /// What people must know of them. `oldest` as above; `restart` is what they can type.
@@ -108,9 +117,13 @@ impl Supervisor {
     }
 
     /// A touched file or changed ones ask for a restart. What a person has stopped stays so.
-    pub(super) fn restart_asked(&mut self, key: &Key, why: &str) {
+    pub(super) fn restart_asked(&mut self, key: &Key, why: &str, changed: bool) {
         let Some(version) = self.version(key) else { return };
         let failed = version.life.state() == VersionState::Failed;
+        if changed && !version.files.would_be_new(version.oldest(), failed) {
+            tracing::info!(service = %key.service, version = %key.version, "not restarted, it was since: {why}");
+            return;
+        }
         if version.files.broken || !(version.life.is_wanted() || failed) {
             let state = version.life.state();
             tracing::info!(service = %key.service, version = %key.version, "not restarted, it is {state}: {why}");
@@ -153,7 +166,9 @@ mod tests {
             "modified: a, b; it still runs what was there before; hint: switchman restart 4f2a91c"
         );
 
+        assert!(files.would_be_new(oldest, false) && files.would_be_new(None, true));
         files.started(at(30));
+        assert!(!files.would_be_new(oldest, false) && !files.would_be_new(None, true));
         assert!(!files.is_modified(oldest), "the old worker is being replaced");
         assert_eq!(files.reason(oldest, ""), None);
         assert!(!files.modified(change("a", 29), oldest), "seen late");

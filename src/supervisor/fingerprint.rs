@@ -6,33 +6,71 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::config::{Protocol, RunCommand, RunSpec, UpstreamAt};
+use crate::config::{Isolation, Protocol, RunCommand, RunSpec, UpstreamAt};
 
 /// The fingerprint of a process that is started with `run` and `spec`.
 pub(crate) fn of(run: &RunCommand, spec: &RunSpec) -> String {
-    let mut said: Vec<(&str, &str)> = Vec::new();
+    let mut said = Said(Xxh3::new());
     match run {
-        RunCommand::Shell(text) => said.push(("shell", text)),
-        RunCommand::Exec(words) => said.extend(words.iter().map(|word| ("exec", word.as_str()))),
+        RunCommand::Shell(text) => said.that("shell", text),
+        RunCommand::Exec(words) => words.iter().for_each(|word| said.that("exec", word)),
     }
     for (name, value) in &spec.env {
-        said.extend([("env", name.as_str()), ("value", value)]);
+        said.that("env", name);
+        said.that("value", value);
     }
     match spec.upstream {
         UpstreamAt::Port => {}
-        UpstreamAt::Unix => said.push(("upstream", "unix")),
-        UpstreamAt::Inherit => said.push(("upstream", "inherit")),
+        UpstreamAt::Unix => said.that("upstream", "unix"),
+        UpstreamAt::Inherit => said.that("upstream", "inherit"),
     }
     match spec.protocol {
         Protocol::Http1 => {}
-        Protocol::H2c => said.push(("protocol", "h2c")),
+        Protocol::H2c => said.that("protocol", "h2c"),
     }
-    let mut hash = Xxh3::new();
-    for part in said.iter().flat_map(|(key, value)| [key, value]) {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
+    said.isolation(&spec.isolation);
+    format!("{:016x}", said.0.digest())
+}
+
+/// What was said so far. A part's length goes before it, so that no two sequences of parts look alike.
+struct Said(Xxh3);
+
+impl Said {
+    fn that(&mut self, name: &str, value: &str) {
+        for part in [name, value] {
+            self.0.update(&(part.len() as u64).to_le_bytes());
+            self.0.update(part.as_bytes());
+        }
     }
-    format!("{:016x}", hash.digest())
+
+    fn number(&mut self, name: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            self.that(name, &value.to_string());
+        }
+    }
+
+    fn isolation(&mut self, isolation: &Isolation) {
+        let Isolation { account, umask, rlimits, nice, oom_score_adj, no_new_privs, cgroup } = isolation;
+        if let Some(account) = account {
+            self.number("user", Some(account.uid));
+            self.number("group", Some(account.gid));
+            account.groups.iter().for_each(|group| self.number("groups", Some(group)));
+        }
+        self.number("umask", *umask);
+        for limit in rlimits {
+            self.that("rlimit", limit.resource.name());
+            self.number("soft", limit.soft);
+            self.number("hard", limit.hard);
+        }
+        self.number("nice", *nice);
+        self.number("oom_score_adj", *oom_score_adj);
+        if *no_new_privs {
+            self.that("no_new_privs", "true");
+        }
+        self.number("cgroup.memory_max", cgroup.memory_max);
+        self.number("cgroup.cpu_max", cgroup.cpu_max);
+        self.number("cgroup.pids_max", cgroup.pids_max);
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +95,11 @@ mod tests {
             env: pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             ..spec.clone()
         };
+        let isolated = |change: fn(&mut Isolation)| {
+            let mut spec = spec.clone();
+            change(&mut spec.isolation);
+            spec
+        };
         let words = |words: &[&str]| RunCommand::Exec(words.iter().map(|word| word.to_string()).collect());
         let mut all = vec![
             first,
@@ -65,6 +108,11 @@ mod tests {
             of(&words(&["node server.js"]), &spec),
             of(&run, &RunSpec { upstream: UpstreamAt::Unix, ..spec.clone() }),
             of(&run, &RunSpec { protocol: Protocol::H2c, ..spec.clone() }),
+            of(&run, &RunSpec { upstream: UpstreamAt::Inherit, ..spec.clone() }),
+            of(&run, &isolated(|i| i.nice = Some(5))),
+            of(&run, &isolated(|i| i.oom_score_adj = Some(5))),
+            of(&run, &isolated(|i| i.no_new_privs = true)),
+            of(&run, &isolated(|i| i.cgroup.pids_max = Some(5))),
             of(&run, &env(&[("A", "b")])),
             of(&run, &env(&[("A", ""), ("b", "")])),
         ];

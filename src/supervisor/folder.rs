@@ -36,7 +36,9 @@ impl Supervisor {
             ChangeKind::Modified { version, modification } => {
                 self.files_modified(&Key { service, version }, modification);
             }
-            ChangeKind::RestartAsked { version, why } => self.restart_asked(&Key { service, version }, &why),
+            ChangeKind::RestartAsked { version, why, changed } => {
+                self.restart_asked(&Key { service, version }, &why, changed);
+            }
             ChangeKind::Gone { version } => self.gone(&Key { service, version }),
             ChangeKind::Ignored(ignored) => {
                 self.registry.update(|services| services.entry(service).or_default().ignored = ignored);
@@ -138,7 +140,7 @@ impl Supervisor {
         }
     }
 
-    fn retire(&mut self, key: &Key) {
+    pub(super) fn retire(&mut self, key: &Key) {
         if let Some(service) = self.services.get_mut(&key.service) {
             service.memory.forget(&key.version);
         }

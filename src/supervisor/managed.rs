@@ -49,7 +49,8 @@ pub(crate) struct Managed {
     open: BTreeMap<WorkerId, Arc<Upstream>>,
     threads: usize,
     state: (VersionState, Timestamp),
-    delivery: Arc<Delivery>,
+    /// How its requests are delivered.
+    pub(crate) delivery: Arc<Delivery>,
     pub(crate) counters: Arc<VersionCounters>,
 }
 
@@ -195,7 +196,11 @@ impl Managed {
         {
             let open = self.open.remove(&worker).filter(|open| open.address == address);
             let protocol = running.spec.protocol;
-            let new = || Arc::new(Upstream::new(serial, worker, address, protocol, self.threads));
+            let owner = running.spec.isolation.account.as_ref().map(|account| account.uid);
+            let new = || {
+                let upstream = Upstream::new(serial, worker, address, protocol, self.threads);
+                Arc::new(Upstream { owner, ..upstream })
+            };
             running.upstream = Some(open.unwrap_or_else(new));
         }
     }

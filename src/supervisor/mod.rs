@@ -18,6 +18,7 @@ mod accepted;
 mod adopt;
 mod answer;
 mod autoscale;
+mod configure;
 mod effects;
 mod ending;
 mod fingerprint;
@@ -158,6 +159,22 @@ struct Service {
     versions: BTreeMap<VersionId, Managed>,
     /// The restart of all of them, while there is one.
     rolling: Rolling,
+    /// It is gone from the configuration; its last versions are about to end.
+    removed: bool,
+}
+
+impl Service {
+    fn new(config: config::Service, memory: Memory) -> Self {
+        Self {
+            config,
+            memory,
+            before_start: Arc::new(Semaphore::new(1)),
+            current: None,
+            versions: BTreeMap::new(),
+            rolling: Rolling::default(),
+            removed: false,
+        }
+    }
 }
 
 /// The owner of every version and process.
@@ -200,6 +217,19 @@ struct Inbox {
     routing: watch::Receiver<u64>,
 }
 
+/// What stays when a supervisor has left: another one can go on with it, and everybody asks that one then.
+#[derive(Debug)]
+pub struct Seat {
+    inbox: Inbox,
+    registry: Registry,
+    logs: LogStore,
+    journal: Journal,
+    returned: watch::Sender<bool>,
+    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
+    last_serial: u64,
+    last_hook: u64,
+}
+
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
 /// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
 /// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
@@ -209,11 +239,36 @@ pub fn spawn(
     registry: Registry,
     changes: mpsc::Receiver<VersionChange>,
     live: Arc<Live>,
-) -> (SupervisorHandle, JoinHandle<()>) {
+) -> (SupervisorHandle, JoinHandle<Seat>) {
     // What workers leave behind comes to switchman instead of to init, so that it can be found and ended.
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
         tracing::warn!(%error, "switchman cannot adopt what its workers leave behind");
     }
+    let (_, events) = mpsc::channel(EVENTS_WAITING);
+    let (ask, asked) = mpsc::channel(ASKED_WAITING);
+    let (ends_in, ends) = mpsc::channel(1);
+    let (bell, rings) = mpsc::unbounded_channel();
+    let ticks = tokio::time::interval(TICK);
+    let inbox = Inbox { changes, asked, ends, open: true, events, rings, ticks, routing: live.watch() };
+    let (returned_in, returned) = watch::channel(false);
+    let journal = Journal::default();
+    let logs = LogStore::open(&settings.state, &journal);
+    let handle =
+        SupervisorHandle { ask, ends: ends_in, returned, logs: logs.clone(), journal: journal.clone() };
+    let seat =
+        Seat { inbox, registry, logs, journal, returned: returned_in, bell, last_serial: 0, last_hook: 0 };
+    (handle, take_seat(settings, seat, live))
+}
+
+/// Starts a supervisor where another one has left: it takes back the workers. What was published stays until they were
+/// heard of. Call within a tokio runtime.
+pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<Seat> {
+    let Seat { mut inbox, registry, logs, journal, returned, bell, last_serial, last_hook } = seat;
+    // Somebody sat here before: what was published is truer than what is known at first.
+    let holds_back = last_serial > 0;
+    let (events_in, events) = mpsc::channel(EVENTS_WAITING);
+    inbox.events = events;
+    returned.send_replace(false);
     registry.update(|services| {
         for (name, service) in &settings.services {
             services.entry(name.clone()).or_default().root.clone_from(&service.root);
@@ -224,31 +279,14 @@ pub fn spawn(
         .iter()
         .map(|(name, config)| {
             let memory = Memory::load(&settings.state, name);
-            let service = Service {
-                config: config.clone(),
-                memory,
-                before_start: Arc::new(Semaphore::new(1)),
-                current: None,
-                versions: BTreeMap::new(),
-                rolling: Rolling::default(),
-            };
-            (name.clone(), service)
+            (name.clone(), Service::new(config.clone(), memory))
         })
         .collect();
-    let journal = Journal::default();
-    let logs = LogStore::open(&settings.state, &journal);
     for (name, service) in &settings.services {
         logs.configure(name, service.logs.clone());
     }
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let cgroups = isolated::prepare(&settings).map(Arc::new);
-    let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    let (ask, asked) = mpsc::channel(ASKED_WAITING);
-    let (ends_in, ends) = mpsc::channel(1);
-    let (bell, rings) = mpsc::unbounded_channel();
-    let ticks = tokio::time::interval(TICK);
-    let inbox = Inbox { changes, asked, ends, open: true, events, rings, ticks, routing: live.watch() };
-    let (succession, returned) = Succession::new();
     let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
         settings,
@@ -257,20 +295,19 @@ pub fn spawn(
         live,
         places,
         cgroups,
-        logs: logs.clone(),
-        journal: journal.clone(),
+        logs,
+        journal,
         turns,
-        succession,
+        succession: Succession::new(returned, holds_back),
         tasks: TaskTracker::new(),
-        last_serial: 0,
-        last_hook: 0,
+        last_serial,
+        last_hook,
         hooks_under_way: 0,
         bell,
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs, journal };
-    (handle, tokio::spawn(supervisor.run(inbox)))
+    tokio::spawn(supervisor.run(inbox))
 }
 
 impl Inbox {
@@ -293,22 +330,26 @@ impl Inbox {
 }
 
 impl Supervisor {
-    async fn run(mut self, mut inbox: Inbox) {
+    async fn run(mut self, mut inbox: Inbox) -> Seat {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
         self.adopt().await;
         self.finish_pruning();
+        self.publish_what_was_held();
         let mut leaving: Option<Vec<_>> = None;
+        let mut has_left = false;
         let waiting: Vec<_> = loop {
             match inbox.next().await {
                 Event::End(How::Leave, done) => leaving.get_or_insert_default().extend(done),
                 event => self.handle(event),
             }
+            self.publish_what_was_held();
             if self.hooks_under_way > 0 {
                 // A migration is neither cut nor left alone: the next switchman would begin it once more.
                 continue;
             }
             if let Some(leaving) = leaving.take() {
                 self.succession.leaving.cancel();
+                has_left = true;
                 break self.ending.take().unwrap_or_default().into_iter().chain(leaving).collect();
             }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
@@ -317,15 +358,22 @@ impl Supervisor {
             }
         };
         // Nobody hears what the last tasks report.
-        drop(inbox);
+        inbox.events.close();
         self.tasks.close();
         self.tasks.wait().await;
-        self.logs.close().await;
-        self.journal.close();
+        if has_left {
+            // Who goes on writes to the same files, and may be this process again.
+            self.logs.flush().await;
+        } else {
+            self.logs.close().await;
+            self.journal.close();
+        }
         for done in waiting {
             // Who no longer waits need not know.
             let _ = done.send(());
         }
+        let Self { registry, logs, journal, bell, last_serial, last_hook, succession, .. } = self;
+        Seat { inbox, registry, logs, journal, returned: succession.returned, bell, last_serial, last_hook }
     }
 
     fn handle(&mut self, event: Event) {
@@ -336,6 +384,9 @@ impl Supervisor {
             Event::Ask(Ask::Act(command)) => {
                 let answer = self.answer(&command);
                 let _ = command.reply.send(answer);
+            }
+            Event::Ask(Ask::Configure { services, reply }) => {
+                let _ = reply.send(Ok(self.configure(services)));
             }
             Event::Ask(Ask::RestartAll { service, reply }) => {
                 let _ = reply.send(self.restart_all(service.as_ref()));
@@ -390,6 +441,9 @@ impl Supervisor {
             service.versions.remove(&key.version);
             self.logs.forget(&key.service, &key.version);
         }
+        if self.succession.holds_back {
+            return;
+        }
         let (view, mut before) = (Arc::new(view), None);
         self.registry.update(|services| {
             let versions = &mut services.entry(key.service.clone()).or_default().versions;
@@ -403,6 +457,9 @@ impl Supervisor {
         if is_new {
             let what = What::State { state: view.state, reason: view.reason.clone() };
             self.journal.record(&key.service, Some(&key.version), what);
+        }
+        if gone {
+            self.forget_if_empty(&key.service);
         }
     }
 

@@ -65,6 +65,13 @@ impl NotifySocket {
         Ok(Self { guard, socket })
     }
 
+    /// Opens the socket of a process that an earlier switchman has started anew, under the path that it was told.
+    pub(crate) fn again(guard: SocketGuard, account: Option<&Account>) -> io::Result<Self> {
+        // Nobody listens there any more.
+        let _ = std::fs::remove_file(guard.path());
+        Self::bind(guard, account)
+    }
+
     /// What the process finds in `NOTIFY_SOCKET`.
     pub(crate) fn path(&self) -> &Path {
         self.guard.path()

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::inherit::{ListenerGuard, ListenerTable, NoListener, Seat};
 use super::port::{NoPort, PortGuard, PortTable};
@@ -80,6 +80,11 @@ impl Places {
             (Address::Tcp(address), None) => Place::Port(self.ports.claim(address.port())?),
             (Address::Unix(path), _) => Place::Socket(self.sockets.claim(path)),
         })
+    }
+
+    /// The path that a process of an earlier switchman sends its notifications to.
+    pub(crate) fn claim_for_notify(&self, path: &Path) -> SocketGuard {
+        self.sockets.claim(path)
     }
 
     /// Lets go of what was kept for workers of a version, but for those that wait for a process.

@@ -52,6 +52,9 @@ pub(crate) struct Record {
     /// Its control group.
     #[serde(default)]
     pub(crate) cgroup: Option<PathBuf>,
+    /// Its `NOTIFY_SOCKET`.
+    #[serde(default)]
+    pub(crate) notify: Option<PathBuf>,
     /// It speaks HTTP/2 (`protocol: h2c`).
     pub(crate) h2c: bool,
     /// What it was started with, as `fingerprint` says it.
@@ -207,6 +210,7 @@ mod tests {
             address: ListensOn::Port(([127, 0, 0, 1], 4711).into()),
             inherited: false,
             cgroup: None,
+            notify: None,
             h2c: false,
             command: "c0ffee".to_owned(),
             folder: PathBuf::from("/srv/app/4f2a91c"),

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 
 use super::command::{Refused, Restarting};
-use super::{Key, Supervisor, lifecycle};
+use super::managed::Managed;
+use super::{Key, Service, Supervisor, lifecycle};
 use crate::version::{ServiceName, VersionId};
 
 /// The restart of a whole service.
@@ -50,7 +51,7 @@ impl Supervisor {
 
     /// Restarts the next version of each service whose last one has been restarted.
     pub(super) fn go_on_restarting(&mut self) {
-        let rolling = |(name, service): (&ServiceName, &super::Service)| {
+        let rolling = |(name, service): (&ServiceName, &Service)| {
             let Rolling { now, next } = &service.rolling;
             (now.is_some() || !next.is_empty()).then(|| name.clone())
         };
@@ -69,7 +70,8 @@ impl Supervisor {
     fn next_to_restart(&mut self, name: &ServiceName) -> Option<Key> {
         let service = self.services.get_mut(name)?;
         let of = |version: &VersionId| service.versions.get(version).filter(|v| v.life.is_wanted());
-        if service.rolling.now.as_ref().and_then(of).is_some_and(|v| v.life.is_moving()) {
+        let goes_on = |v: &Managed| v.life.is_moving() || v.upkeep.hooks.any();
+        if service.rolling.now.as_ref().and_then(of).is_some_and(goes_on) {
             return None;
         }
         loop {

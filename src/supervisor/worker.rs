@@ -21,7 +21,7 @@ use super::launch::cgroup::{Cgroup, Cgroups};
 use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, Health, ProcessId};
 use super::main_process::MainProcess;
-use super::notify::Notified;
+use super::notify::{Notified, NotifySocket};
 use super::output::{Alarms, Listening, LogStore};
 use super::pipes;
 use super::place::{Place, Places};
@@ -220,6 +220,7 @@ fn start(launch: &Launch, number: ProcessId, reporter: &Reporter) -> Result<Proc
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
     let Outfit { place, cgroup, notify } = outfit;
+    let notify_path = notify.as_ref().map(|socket| socket.path().to_owned());
     let record = Record {
         service: who.service.clone(),
         version: who.version.clone(),
@@ -232,6 +233,7 @@ fn start(launch: &Launch, number: ProcessId, reporter: &Reporter) -> Result<Proc
         address: (&place.address()).into(),
         inherited: matches!(place, Place::Listener(_)),
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+        notify: notify_path,
         h2c: spec.protocol == Protocol::H2c,
         command: fingerprint::of(run, spec),
         folder: who.folder.clone(),
@@ -270,12 +272,19 @@ fn adopt(launch: &Launch, found: Found, reporter: &Reporter) -> Result<Process, 
     let cgroup = record.cgroup.as_deref().and_then(Cgroup::open);
     let cgroup = cgroup.filter(|cgroup| cgroup.members().contains(&record.pid.cast_signed()));
     let tree = Arc::new(Mutex::new(Tree::adopted(&record).in_cgroup(cgroup.clone())));
+    let notified = record.notify.as_deref().and_then(|path| {
+        let guard = launch.places.claim_for_notify(path);
+        let socket = NotifySocket::again(guard, launch.spec.isolation.account.as_ref());
+        let socket =
+            socket.inspect_err(|e| tracing::error!(pid = record.pid, "nothing it says is heard: {e}"));
+        Some(socket.ok()?.listen(tree.clone()))
+    });
     let (readers, mut said) = launch.read_output(record.pid, reporter);
     if record.ready {
         // It does not print that again.
         said = Listening::Heard;
     }
-    let (printer, notified) = (record.pid, None);
+    let printer = record.pid;
     Ok(Process { main, printer, record, place, cgroup, notified, tree, readers, said })
 }
 
@@ -324,9 +333,10 @@ impl Process {
         reporter: &Reporter,
     ) -> Watched {
         let (address, tree) = (self.place.address(), self.tree.clone());
-        let (said, line) = (self.notified.as_ref().map(Notified::said), self.said.clone());
-        // One that was ready under an earlier switchman is warm.
+        // One that was ready under an earlier switchman is warm, and has said all that it had to.
         let is_warm = self.record.ready;
+        let said = self.notified.as_ref().filter(|_| !is_warm).map(Notified::said);
+        let line = self.said.clone();
         let check = async || {
             let deadline = Instant::now() + launch.spec.ready.deadline;
             let (said, mut line) = (said.clone(), line.clone());

@@ -16,6 +16,7 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Result<&'static s
     let routing = state.live.load();
     let mut missing: Vec<String> = state
         .sources
+        .borrow()
         .keys()
         .filter(|name| routing.service(name.as_str()).is_none_or(|s| knows_nothing(&s.rules)))
         .map(|name| format!("service `{name}` has not loaded its rules"))

@@ -10,6 +10,7 @@
 //! POST /services/{s}/rollback ?force=1
 //! GET  /services/{s}/aliases    GET|PUT|DELETE /services/{s}/aliases/{name}
 //! GET|PUT /services/{s}/rules   POST /services/{s}/rules/{check|explain}
+//! POST /reload    POST /upgrade {"binary": PATH}
 //! GET  /healthz /readyz
 //! ```
 
@@ -37,6 +38,7 @@ mod health;
 mod logs;
 mod rules;
 mod versions;
+mod whole;
 
 /// The largest body that is read: a rule document.
 const BODY_MAX: usize = 10 * 1024 * 1024;
@@ -53,6 +55,8 @@ pub(super) fn router(state: AdminState) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .route("/reload", post(whole::reload))
+        .route("/upgrade", post(whole::upgrade))
         .route("/versions", get(versions::list))
         .route("/services", get(versions::services))
         .route(&version(""), get(versions::one))
@@ -129,7 +133,8 @@ async fn apply(
     who: Who,
     shows: impl Fn(&ServiceRouting, &Aliases) -> bool,
 ) -> Result<(), ApiError> {
-    let source = state.sources.get(&service.name).ok_or_else(|| {
+    let source = state.sources.borrow().get(&service.name).cloned();
+    let source = source.ok_or_else(|| {
         ApiError::new(Kind::Unavailable, format!("the rules of service `{}` have no source", service.name))
     })?;
     let aliases = source.apply(change, who).await?;

@@ -211,7 +211,7 @@ fn waits_for(version: &Version) -> String {
 }
 
 /// `30s`, `5m`; a bare number has no unit and is refused.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration: jiff::SignedDuration =
         text.parse().map_err(|_| format!("`{text}` is no duration: write 30s or 5m"))?;
     Duration::try_from(duration).map_err(|_| format!("`{text}` lies in the past"))

@@ -290,8 +290,9 @@ impl Tracker {
     pub fn touched(&mut self, version: &VersionId, folder: &Folder, at: Option<SystemTime>) -> Option<Step> {
         self.listing.versions.get(version).filter(|now| *now == folder)?;
         let Some(Stage::Settled(stage)) = self.stages.get_mut(version) else { return None };
-        let why = format!("{} was touched", super::inventory::RESTART_FILE);
-        stage.touched(at).then(|| told(version, settled::News::Restart(why)))
+        let (version, why) = (version.clone(), format!("{} was touched", super::inventory::RESTART_FILE));
+        let kind = ChangeKind::RestartAsked { version, why, changed: false };
+        stage.touched(at).then(|| step(kind, "it was looked at"))
     }
 }
 
@@ -319,7 +320,10 @@ fn told(version: &VersionId, news: settled::News) -> Step {
         settled::News::Modified(modification) => {
             step(ChangeKind::Modified { version, modification }, "its files were checked")
         }
-        settled::News::Restart(why) => step(ChangeKind::RestartAsked { version, why }, "it settled"),
+        settled::News::Restart(why) => {
+            let why = in_one_line(&why);
+            step(ChangeKind::RestartAsked { version, why, changed: true }, "it settled again")
+        }
         settled::News::Waits(why) => {
             step(ChangeKind::Waits { version, why: Some(in_one_line(&why)) }, "its files were checked")
         }

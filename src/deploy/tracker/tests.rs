@@ -127,7 +127,7 @@ fn told(steps: impl IntoIterator<Item = Step>) -> Vec<String> {
             format!("{version} settled as {}", identity.1)
         }
         ChangeKind::Modified { version, modification } => format!("{version} modified: {modification}"),
-        ChangeKind::RestartAsked { version, why } => format!("{version} to restart: {why}"),
+        ChangeKind::RestartAsked { version, why, .. } => format!("{version} to restart: {why}"),
         ChangeKind::Gone { version } => format!("{version} gone"),
         ChangeKind::Ignored(ignored) => format!("{} ignored", ignored.len()),
         ChangeKind::Root(problem) => format!("root: {}", problem.as_deref().unwrap_or("well")),

@@ -36,7 +36,7 @@ impl<S: Downstream> Connection<S> {
                 self.say_continue(planned, b).await?;
             }
         }
-        self.alarm.arm(self.thread.timeouts.body);
+        self.alarm.arm(self.thread.timeouts().body);
         let head = b.request.len();
         poll_fn(|cx| {
             loop {
@@ -48,7 +48,7 @@ impl<S: Downstream> Connection<S> {
                     return Poll::Ready(Ok(()));
                 }
                 match upload.pump.poll_read(cx, &mut self.io, &mut b.down, &mut b.request) {
-                    Poll::Ready(Ok(())) => self.alarm.arm(self.thread.timeouts.body),
+                    Poll::Ready(Ok(())) => self.alarm.arm(self.thread.timeouts().body),
                     Poll::Ready(Err(Stopped::Framing(bad))) => return Poll::Ready(Err(bad_body(bad))),
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Gone)),
                     Poll::Pending if self.alarm.expired() => {
@@ -75,8 +75,8 @@ impl<S: Downstream> Connection<S> {
             connection: headers::Connection::Silent,
             lines: &[],
         };
-        let limits = &self.thread.settings;
-        response::parse(CONTINUE, limits, false, |head| self.io.respond(head, added, &mut b.response))
+        let limits = self.thread.settings();
+        response::parse(CONTINUE, &limits, false, |head| self.io.respond(head, added, &mut b.response))
             .and_then(|parsed| parsed.map_or(Ok(()), |(_, responded)| responded))
             .map_err(Failure::Refused)?;
         self.write_response(b).await

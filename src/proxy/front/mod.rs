@@ -174,7 +174,7 @@ async fn begin(
 /// The future's output, or none after the time that a request head has. A thread that drains waits no longer than
 /// for the first request of any connection.
 async fn in_time<F: Future>(thread: &Thread, alarm: &Alarm<Thread>, future: F) -> Option<F::Output> {
-    alarm.arm(thread.timeouts.head);
+    alarm.arm(thread.timeouts().head);
     let mut future = pin!(future);
     let mut told_to_drain = false;
     poll_fn(|cx| {

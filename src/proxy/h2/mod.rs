@@ -82,16 +82,18 @@ pub(crate) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    alarm.arm(thread.timeouts.head);
+    alarm.arm(thread.timeouts().head);
     let wrote = Rc::new(Cell::new(false));
     let io = Prefixed::new(first, io, wrote.clone());
-    let Some(Ok(mut connection)) = alarm.race(builder(&thread.settings).handshake(io)).await else { return };
+    let Some(Ok(mut connection)) = alarm.race(builder(&thread.settings()).handshake(io)).await else {
+        return;
+    };
     let running =
         Rc::new(Running { open: Cell::new(0), since: Cell::new(thread.clock.now()), resets: Cell::new(0) });
-    let mut resets = Resets::new(&thread.settings.http2);
+    let mut resets = Resets::new(&thread.settings().http2);
     let mut life = Life::new(&thread);
     let mut closing = false;
-    alarm.arm(thread.timeouts.idle.min(life.left(&thread)));
+    alarm.arm(thread.timeouts().idle.min(life.left(&thread)));
     loop {
         match next(&mut connection, &thread, &alarm, closing).await {
             Ok((request, respond)) => {
@@ -120,7 +122,7 @@ pub(crate) async fn serve<S>(
             Err(Pause::Drain) => {}
             Err(Pause::Tick) if !closing && life.is_over(&thread) => {}
             Err(Pause::Tick) => {
-                let most = if closing { ticks(CLOSING) } else { thread.timeouts.idle };
+                let most = if closing { ticks(CLOSING) } else { thread.timeouts().idle };
                 let is_flushing = connection.has_streams() && wrote.take();
                 match rest(&running, thread.clock.now(), most, is_flushing) {
                     Some(ticks) => {

@@ -113,7 +113,7 @@ pub(crate) async fn connect(
 ) -> io::Result<Link> {
     let guard = InFlightGuard::begin(upstream, slot);
     let stream = match guard.upstream.protocol {
-        Protocol::Http1 => Stream::Http1(Socket::connect(&guard.upstream.address).await?),
+        Protocol::Http1 => Stream::Http1(Socket::connect(&guard.upstream).await?),
         Protocol::H2c => Stream::H2c(pool::connect_h2c(pool, &guard.upstream).await?),
     };
     Ok(Link { stream, reused: false, place: None, guard })

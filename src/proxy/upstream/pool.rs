@@ -56,6 +56,12 @@ impl Pool {
         }
     }
 
+    /// From now on, these limits.
+    pub(crate) fn reconfigure(&mut self, settings: &Settings) {
+        let Self { most, keep, head_bytes, .. } = Self::new(settings);
+        (self.most, self.keep, self.head_bytes) = (most, keep, head_bytes);
+    }
+
     /// The connection to `upstream` that was used last and is not known to be dead, or a stream of a shared one
     /// with room. `repeatable`: the request can be sent again if it turns out to be dead after all.
     pub(crate) fn take(
@@ -145,7 +151,7 @@ pub(crate) async fn connect_h2c(pool: &RefCell<Pool>, upstream: &Upstream) -> io
     if let Some(stream) = found.await {
         return Ok(stream);
     }
-    let socket = Socket::connect(&upstream.address).await?;
+    let socket = Socket::connect(upstream).await?;
     let connection = h2c::Connection::start(socket, head_bytes, h2c::KeepAlive::default()).await?;
     let stream = connection.stream();
     // A worker that takes no more requests meanwhile gets this one only.

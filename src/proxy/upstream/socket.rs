@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::registry::Address;
+use crate::registry::{Address, Upstream};
 
 /// The pause before a unix socket whose queue was full is asked again; it doubles, up to a longest.
 const QUEUE_FULL_MIN: Duration = Duration::from_millis(1);
@@ -23,14 +23,18 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(super) async fn connect(address: &Address) -> io::Result<Self> {
-        match address {
+    pub(super) async fn connect(upstream: &Upstream) -> io::Result<Self> {
+        match &upstream.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            Address::Unix(path) => connect_unix(path).await.map(Self::Unix),
+            Address::Unix(path) => {
+                let stream = connect_unix(path).await?;
+                upstream.owner.map_or(Ok(()), |owner| belongs_to(&stream, owner))?;
+                Ok(Self::Unix(stream))
+            }
         }
     }
 }
@@ -92,11 +96,37 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
+/// Whether a process of the user `owner` listens at the other end.
+fn belongs_to(stream: &UnixStream, owner: u32) -> io::Result<()> {
+    let uid = rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw();
+    if uid == owner {
+        return Ok(());
+    }
+    let why = format!("the user {uid} listens there, and not the worker's user {owner}");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::net::UnixSocket;
 
+    use crate::config::Protocol;
+    use crate::version::WorkerId;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_of_somebody_else_is_not_the_workers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let me = rustix::process::geteuid().as_raw();
+        for (owner, good) in [(None, true), (Some(me), true), (Some(me + 1), false)] {
+            let upstream = Upstream::new(1, WorkerId(0), Address::Unix(path.clone()), Protocol::Http1, 1);
+            let connected = Socket::connect(&Upstream { owner, ..upstream }).await;
+            assert_eq!(connected.is_ok(), good, "{connected:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_unix_socket_whose_queue_is_full_is_asked_again() {

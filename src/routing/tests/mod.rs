@@ -96,9 +96,14 @@ async fn hosts_choose_the_service_and_each_change_is_a_generation() {
     let (registry, reader) = registry::Registry::new();
     let (rules, rules_reader) = watch::channel(published("", &[]));
     let live = Live::new();
-    let services = ["app", "web"].map(|name| (ServiceName::from(name), rules_reader.clone()));
-    let hosts = BTreeMap::from([("web".into(), vec!["www.example.com".to_owned(), "::1".to_owned()])]);
-    let joining = tokio::spawn(run(live.clone(), reader, services.into(), hosts));
+    let joined = |hosts: Option<&[&str]>| {
+        let hosts = hosts.map(|hosts| hosts.iter().map(|host| (*host).to_owned()).collect());
+        Joined { rules: rules_reader.clone(), hosts }
+    };
+    let services = [("app", Some(&[][..])), ("web", Some(&["www.example.com", "::1"]))];
+    let services = services.map(|(name, hosts)| (ServiceName::from(name), joined(hosts)));
+    let (services, services_reader) = watch::channel(Services::from(services));
+    let joining = tokio::spawn(run(live.clone(), reader, services_reader));
     let mut generations = live.watch();
     generations.wait_for(|g| *g == 1).await.unwrap();
     for (host, service) in [
@@ -118,6 +123,17 @@ async fn hosts_choose_the_service_and_each_change_is_a_generation() {
     assert_eq!(live.load().service("app").unwrap().registry.problem.as_deref(), Some("gone"));
     rules.send_replace(published("routes: [{to: current}]", &[]));
     generations.wait_for(|g| *g >= 3).await.unwrap();
+    // One that is about to go is there, and no request leads to it.
+    let published = *generations.borrow();
+    services.send_modify(|services| drop(services.insert("app".into(), joined(None))));
+    generations.wait_for(|g| *g > published).await.unwrap();
+    assert!(live.load().service_for_host("other").is_none() && live.load().service("app").is_some());
+    // Who feeds it may go; what there is stays.
+    drop((services, rules));
+    let published = *generations.borrow();
+    registry.update(|services| drop(services.remove("app")));
+    generations.wait_for(|g| *g > published).await.unwrap();
+    assert_eq!(live.load().service("app").unwrap().registry.problem, None);
     drop(registry);
     joining.await.unwrap();
 }

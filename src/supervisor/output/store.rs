@@ -159,7 +159,7 @@ impl LogStore {
     }
 
     /// Waits until everything is written that was printed so far, for a second at the most.
-    pub(super) async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         let writers: Vec<Writer> = self.shared().writers.values().cloned().collect();
         for writer in writers {
             flush(&writer).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use switchman::admin;
 use switchman::config;
+use switchman::handover::sockets::Sockets;
 use switchman::metrics::ThreadSlot;
 use switchman::registry::Ignored;
 use switchman::version::VersionState;
@@ -260,12 +261,12 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let (world, _registry) = World::start(&["app"], Writer::Test).await;
     let again = |socket: &Path| {
         let admin = config::Admin { listen: None, socket: socket.to_owned() };
-        async move { admin::bind(&admin).await }
+        async move { admin::bind(&admin, &mut Sockets::default()).await }
     };
     let error = again(&world.socket).await.unwrap_err();
     assert!(error.to_string().starts_with("another switchman runs here"), "{error}");
     let taken = config::Admin { listen: Some(world.address), socket: world.folder.path().join("s") };
-    let error = admin::bind(&taken).await.unwrap_err();
+    let error = admin::bind(&taken, &mut Sockets::default()).await.unwrap_err();
     assert!(error.hint().contains("ss -ltnp"), "{error}: {}", error.hint());
 
     // A socket without its process, as after a kill -9.

@@ -11,10 +11,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 use switchman::admin::{self, AdminState};
 use switchman::config::{self, Protocol, RulesAt};
+use switchman::control;
 use switchman::deploy::{ChangeKind, VersionChange};
+use switchman::handover::sockets::Sockets;
 use switchman::metrics::VersionCounters;
 use switchman::registry::{self, Address, Registry, Upstream};
-use switchman::routing::{self, Live};
+use switchman::routing::{self, Joined, Live};
 use switchman::rules::source::{self, SourceSpec};
 use switchman::supervisor;
 use switchman::version::{ServiceName, VersionId, VersionState, WorkerId, WorkerState};
@@ -36,7 +38,7 @@ pub(crate) struct World {
     supervisor: supervisor::command::SupervisorHandle,
     pub(crate) listening: watch::Sender<bool>,
     cancel: CancellationToken,
-    server: tokio::task::JoinHandle<()>,
+    server: tokio::task::JoinHandle<admin::SocketFile>,
 }
 
 /// Who writes the registry that the API shows.
@@ -74,20 +76,20 @@ impl World {
         let (supervisor, _) = supervisor::spawn(settings, supervised, changed, live.clone());
 
         let mut sources = BTreeMap::new();
-        let mut readers = BTreeMap::new();
+        let mut joined = BTreeMap::new();
         for name in &names {
             let rules = RulesAt::File(state.join(name.as_str()).join("rules.yaml"));
             let spec = SourceSpec { service: name.clone(), rules, state: state.clone(), etcd: None };
             let rules = source::spawn(spec, cancel.clone()).unwrap();
             sources.insert(name.clone(), rules.handle);
-            readers.insert(name.clone(), rules.reader);
+            joined.insert(name.clone(), Joined { rules: rules.reader, hosts: Some(Vec::new()) });
         }
-        let hosts = names.iter().map(|name| (name.clone(), Vec::new())).collect();
-        tokio::spawn(routing::run(live.clone(), reader, readers, hosts));
+        tokio::spawn(routing::run(live.clone(), reader, watch::channel(joined).1));
 
         let socket = state.join("admin.sock");
         let listen = Some("127.0.0.1:0".parse().unwrap());
-        let bound = admin::bind(&config::Admin { listen, socket: socket.clone() }).await.unwrap();
+        let configured = config::Admin { listen, socket: socket.clone() };
+        let bound = admin::bind(&configured, &mut Sockets::default()).await.unwrap();
         let address = bound.address().unwrap();
         let token = admin::auth::token(&state).unwrap();
         let (listening, is_listening) = watch::channel(false);
@@ -95,7 +97,8 @@ impl World {
             node: "host-a".into(),
             live: live.clone(),
             supervisor: supervisor.clone(),
-            sources,
+            sources: watch::channel(sources).1,
+            control: control::channel().0,
             token: token.clone(),
             listening: is_listening,
         };

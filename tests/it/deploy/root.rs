@@ -136,7 +136,7 @@ impl Deploy {
             ChangeKind::Modified { version, modification } => {
                 Told::Modified(name(version), modification.to_string())
             }
-            ChangeKind::RestartAsked { version, why } => Told::RestartAsked(name(version), why),
+            ChangeKind::RestartAsked { version, why, .. } => Told::RestartAsked(name(version), why),
             ChangeKind::Gone { version } => Told::Gone(name(version)),
             ChangeKind::Ignored(list) => {
                 Told::Ignored(list.into_iter().map(|i| (i.name, i.reason)).collect())
@@ -178,6 +178,15 @@ impl Deploy {
         self.cancel.cancel();
         let empty = tempfile::tempdir().unwrap();
         std::mem::replace(&mut self.folder, empty)
+    }
+
+    /// Asserts that for `time` nothing is told but what the arriving versions wait for.
+    pub(crate) async fn only_waits(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while let Ok(told) = tokio::time::timeout_at(end, self.changes.recv()).await {
+            let told = told.expect("the watcher ended").kind;
+            assert!(matches!(told, ChangeKind::Waits { .. }), "{told:?}");
+        }
     }
 
     /// Asserts that nothing is told for `time`.

@@ -12,7 +12,7 @@ use switchman::hint::Problems;
 use switchman::metrics::VersionCounters;
 use switchman::proxy::{self, Door, Front, Pages, ProxyHandle, Settings};
 use switchman::registry::{self, Address, Registry, Upstream, Version};
-use switchman::routing::{self, Live};
+use switchman::routing::{self, Joined, Live};
 use switchman::rules::publisher::Published;
 use switchman::rules::table::RuleTable;
 use switchman::rules::{Context, compile};
@@ -94,12 +94,9 @@ impl Rig {
         let (rules, rules_reader) = watch::channel(Arc::new(published()));
         let live = Live::new();
         let name = ServiceName::from("app");
-        tokio::spawn(routing::run(
-            live.clone(),
-            reader,
-            BTreeMap::from([(name.clone(), rules_reader)]),
-            BTreeMap::from([(name, hosts.iter().map(|h| (*h).to_owned()).collect())]),
-        ));
+        let hosts = Some(hosts.iter().map(|h| (*h).to_owned()).collect());
+        let joined = Joined { rules: rules_reader, hosts };
+        tokio::spawn(routing::run(live.clone(), reader, watch::channel(BTreeMap::from([(name, joined)])).1));
         let listeners = proxy::bind_front(front, THREADS).unwrap();
         let addresses = listeners.addresses().to_vec();
         let address = addresses[0];

@@ -180,6 +180,24 @@ async fn before_a_stop_workers_are_told_nothing_until_the_hook_has_ended() {
 }
 
 #[tokio::test]
+async fn a_switchman_that_leaves_its_workers_finishes_a_migration_first() {
+    let before_start = hook(&format!("while [ ! -e go ]; do sleep 0.02; done; {NOTE}"));
+    let world = world(Hooks { before_start, ..Hooks::default() });
+    world.deploy("4f2a91c", SERVE).await;
+    world.until("4f2a91c", "the migration runs", |v| v.reason.is_some()).await;
+    let go = world.folder("4f2a91c").join("go");
+    let (world, ()) = tokio::join!(world.succeeded(), async {
+        // It is asked to leave, and cannot yet.
+        tokio::task::yield_now().await;
+        std::fs::write(go, "").unwrap();
+    });
+    world.settle("4f2a91c").await;
+    world.until_state("4f2a91c", VersionState::Ready).await;
+    assert_eq!(ran(&world), ["before_start 4f2a91c"]);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn migrations_of_two_versions_run_one_after_the_other() {
     let alone = "mkdir \"$RAN.lock\" || exit 7; sleep 0.2; rmdir \"$RAN.lock\"";
     let world = world(Hooks { before_start: hook(alone), ..Hooks::default() });

@@ -115,6 +115,23 @@ async fn servers_that_take_sockets_take_this_one_and_keep_it_over_a_crash() {
 }
 
 #[tokio::test]
+async fn an_adopted_worker_has_its_socket_still_and_leaves_it_to_the_next_process() {
+    let world = World::new(inherits());
+    deploy(&world, "4f2a91c", "exec python3 inherits.py").await;
+    let before = world.until_state("4f2a91c", VersionState::Ready).await;
+    let (address, pid) = (before.ready[0].address.clone(), pids(&before)[0]);
+    let world = world.succeeded().await;
+    let adopted = world.until_state("4f2a91c", VersionState::Ready).await;
+    assert_eq!((pids(&adopted), &adopted.ready[0].address), (vec![pid], &address));
+    kill(pid);
+    world.until("4f2a91c", "its end was seen", |v| pids(v) != [pid]).await;
+    assert_ne!(says_pid(&address).await, pid);
+    let after = world.until_state("4f2a91c", VersionState::Ready).await;
+    assert_eq!((after.workers[0].restarts, &after.ready[0].address), (1, &address));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_list_is_executed_with_the_socket_too() {
     let program = worker_program().display().to_string();
     let mut list = inherits();

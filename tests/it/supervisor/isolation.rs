@@ -50,7 +50,7 @@ async fn a_worker_runs_as_its_user_and_reaches_what_is_its_own() {
     for upstream in [UpstreamAt::Port, UpstreamAt::Unix, UpstreamAt::Inherit] {
         let program = worker_program().display().to_string();
         let run = RunCommand::Shell(format!(
-            "echo $$ > $PIDFILE.new && mv $PIDFILE.new $PIDFILE && umask && exec {program}"
+            "echo $$ > $PIDFILE.new && mv $PIDFILE.new $PIDFILE && umask && echo opened > /dev/stderr && exec {program}"
         ));
         let mut spec = RunSpec { run: Some(run), upstream, ..spec() };
         spec.isolation.umask = Some(0o27);
@@ -63,7 +63,10 @@ async fn a_worker_runs_as_its_user_and_reaches_what_is_its_own() {
         world.write("4f2a91c", "");
         let own = format!(
             "run: {:?}",
-            format!("echo $$ > $PIDFILE.new && mv $PIDFILE.new $PIDFILE && umask && exec {}", copy.display())
+            format!(
+                "echo $$ > $PIDFILE.new && mv $PIDFILE.new $PIDFILE && umask && echo opened > /dev/stderr && exec {}",
+                copy.display()
+            )
         );
         std::fs::write(world.folder("4f2a91c").join("switchman.yaml"), own).unwrap();
         world.settle("4f2a91c").await;
@@ -78,7 +81,9 @@ async fn a_worker_runs_as_its_user_and_reaches_what_is_its_own() {
         ] {
             assert_eq!(status(pid, name), value, "{name}");
         }
-        assert_eq!(world.lines("4f2a91c")[0], "0027");
+        // Each output has a reader of its own.
+        let lines = world.lines("4f2a91c");
+        assert!(["0027", "opened"].iter().all(|said| lines.iter().any(|line| line == said)), "{lines:?}");
         let environment: BTreeMap<String, String> = std::fs::read(format!("/proc/{pid}/environ"))
             .unwrap()
             .split(|byte| *byte == 0)
@@ -196,26 +201,31 @@ fn cgroups_are_ours() -> bool {
 }
 
 #[tokio::test]
-async fn a_worker_has_a_control_group_in_which_nothing_escapes() {
+async fn a_worker_has_a_control_group_which_nothing_escapes() {
     if !cgroups_are_ours() {
         return not_tested("control groups: there is no cgroup v2 here that may be written");
     }
-    let world = World::new(spec());
-    // It leaves the session, loses its parents, has an empty environment, ignores TERM and holds no file of the worker.
-    let escapes = "(setsid sh -c 'trap \"\" TERM; exec env -i sh -c \"echo \\$\\$ > escaped.new; mv escaped.new escaped; \
+    for succeeded in [false, true] {
+        let world = World::new(spec());
+        // It leaves the session, loses its parents, has an empty environment, ignores TERM and holds no file of the worker.
+        let escapes = "(setsid sh -c 'trap \"\" TERM; exec env -i sh -c \"echo \\$\\$ > escaped.new; mv escaped.new escaped; \
                    while :; do sleep 1000; done\"' </dev/null >/dev/null 2>&1 &)";
-    world.deploy("4f2a91c", &format!("{escapes}\n{SERVE}")).await;
-    let version = world.until_state("4f2a91c", VersionState::Ready).await;
-    let escaped: u32 = written(&world.folder("4f2a91c").join("escaped")).await.parse().unwrap();
-    let group = cgroup(pids(&version)[0]).unwrap();
-    assert!(group.parent().unwrap().ends_with("workers"), "{}", group.display());
-    let name = group.file_name().unwrap().to_string_lossy().into_owned();
-    assert!(name.starts_with("app-4f2a91c-0-"), "{name}");
-    assert_eq!(cgroup(escaped), Some(group.clone()));
-    world.ask("4f2a91c", Action::Stop { force: true }).await.unwrap();
-    world.until_state("4f2a91c", VersionState::Stopped).await;
-    assert!(!exists(escaped) && !group.exists());
-    world.end().await;
+        world.deploy("4f2a91c", &format!("{escapes}\n{SERVE}")).await;
+        let version = world.until_state("4f2a91c", VersionState::Ready).await;
+        let escaped: u32 = written(&world.folder("4f2a91c").join("escaped")).await.parse().unwrap();
+        let group = cgroup(pids(&version)[0]).unwrap();
+        assert!(group.parent().unwrap().ends_with("workers"), "{}", group.display());
+        let name = group.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(name.starts_with("app-4f2a91c-0-"), "{name}");
+        assert_eq!(cgroup(escaped), Some(group.clone()));
+        // The next switchman knows it too, though nothing but the group tells whose it is.
+        let world = if succeeded { world.succeeded().await } else { world };
+        world.until_state("4f2a91c", VersionState::Ready).await;
+        world.ask("4f2a91c", Action::Stop { force: true }).await.unwrap();
+        world.until_state("4f2a91c", VersionState::Stopped).await;
+        assert!(!exists(escaped) && !group.exists());
+        world.end().await;
+    }
 }
 
 /// A switchman with this service, in this environment.

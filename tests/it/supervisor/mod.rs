@@ -35,7 +35,7 @@ use switchman::config::{
 use switchman::deploy::{ChangeKind, VersionChange};
 use switchman::hint::Problems;
 use switchman::registry::{self, Address, Registry};
-use switchman::routing::{self, Live};
+use switchman::routing::{self, Joined, Live};
 use switchman::rules::publisher::{Aliases, Published};
 use switchman::rules::table::RuleTable;
 use switchman::supervisor::command::{Action, Refused, SupervisorHandle};
@@ -99,7 +99,7 @@ struct World {
     spec: RunSpec,
     extra: Extra,
     handle: SupervisorHandle,
-    task: JoinHandle<()>,
+    task: JoinHandle<supervisor::Seat>,
     changes: mpsc::Sender<VersionChange>,
     registry: watch::Receiver<Arc<registry::Snapshot>>,
     rules: watch::Sender<Arc<Published>>,
@@ -211,9 +211,8 @@ impl World {
         let (writer, registry) = Registry::new();
         let (rules, rules_reader) = watch::channel(published(aliases));
         let live = Live::new();
-        let readers = BTreeMap::from([(app.clone(), rules_reader)]);
-        let hosts = BTreeMap::from([(app, Vec::new())]);
-        tokio::spawn(routing::run(live.clone(), registry.clone(), readers, hosts));
+        let joined = BTreeMap::from([(app, Joined { rules: rules_reader, hosts: Some(Vec::new()) })]);
+        tokio::spawn(routing::run(live.clone(), registry.clone(), watch::channel(joined).1));
         let (changes, changed) = mpsc::channel(64);
         let (handle, task) = supervisor::spawn(settings, writer, changed, live.clone());
         Self { root, state, spec, extra, handle, task, changes, registry, rules, live }

@@ -130,6 +130,11 @@ impl Switchman {
         self.process.id().expect("switchman runs")
     }
 
+    /// Waits for the end of the process that was started first; how it ended.
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
+        tokio::time::timeout(super::patience(), self.process.wait()).await.expect("it ends").unwrap()
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("switchman.log")).unwrap()
     }

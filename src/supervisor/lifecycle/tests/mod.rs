@@ -1,5 +1,6 @@
 //! A version's life played against processes that obey, fail and dawdle; each step is checked against the laws.
 
+mod adopted;
 mod alarms;
 mod cases;
 mod laws;
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::version::{VersionState, WorkerState};
 
 /// Plays the processes: knows what was started, and what each has been told.
 struct World {
