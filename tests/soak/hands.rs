@@ -6,6 +6,7 @@ use std::process::Output;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::ledger::{Harm, Ledger};
@@ -139,6 +140,17 @@ impl Hands<'_> {
         self.switchman.wait_version(version, "carries something", |v| v["dark"] == false).await;
     }
 
+    /// Another value in the configuration, and `switchman reload`.
+    pub(crate) async fn reload(&mut self) {
+        let file = self.switchman.folder.path().join("switchman.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let seconds = self.random.u8(50..70);
+        let changed = Regex::new(r"idle_timeout: \d+s").unwrap();
+        let text = changed.replace(&text, format!("idle_timeout: {seconds}s"));
+        std::fs::write(&file, text.as_bytes()).unwrap();
+        self.switchman.done(&["reload"]).await;
+    }
+
     /// A version comes, runs dark, and is taken away again.
     pub(crate) async fn deploy(&mut self) {
         let version = format!("dec0de{:06x}", self.random.u32(..1 << 24));
@@ -195,6 +207,15 @@ impl Hands<'_> {
             () = watching => {}
         }
         look().await;
+    }
+
+    /// The processes of all workers that are ready.
+    pub(crate) async fn all_workers(&self) -> Vec<u32> {
+        let mut all = Vec::new();
+        for version in VERSIONS {
+            all.extend(self.ready(version).await);
+        }
+        all
     }
 
     /// Each version has all its workers.

@@ -22,12 +22,15 @@ pub(crate) enum Fault {
     StopVersion,
     KillWorker,
     HangWorker,
-    /// Several of these at the same time.
+    Reload,
+    KillSwitchman,
+    Upgrade,
+    /// Several of the former at the same time.
     AtOnce,
 }
 
 /// One round.
-const ROUND: [Fault; 10] = [
+const ROUND: [Fault; 13] = [
     Fault::Deploy,
     Fault::Promote,
     Fault::Rollback,
@@ -38,6 +41,9 @@ const ROUND: [Fault; 10] = [
     Fault::StopVersion,
     Fault::KillWorker,
     Fault::HangWorker,
+    Fault::Reload,
+    Fault::KillSwitchman,
+    Fault::Upgrade,
 ];
 
 /// How long the load goes on after a fault before the next: what it did must show.
@@ -60,6 +66,9 @@ impl Fault {
             Self::StopVersion => "a version is stopped and started",
             Self::KillWorker => "a worker is killed",
             Self::HangWorker => "a worker hangs",
+            Self::Reload => "configuration reloaded",
+            Self::KillSwitchman => "switchman is killed (-9), starts again",
+            Self::Upgrade => "switchman is upgraded",
             Self::AtOnce => "all of that at once",
         }
     }
@@ -95,6 +104,7 @@ impl Trouble {
 
     async fn one(&mut self, fault: Fault) {
         let from = Instant::now();
+        let workers = self.hands().all_workers().await;
         let mut hands = self.hands();
         match fault {
             Fault::Deploy => hands.deploy().await,
@@ -107,14 +117,26 @@ impl Trouble {
             Fault::StopVersion => hands.stop_version().await,
             Fault::KillWorker => hands.kill_worker().await,
             Fault::HangWorker => hands.hang_worker().await,
+            Fault::Reload => hands.reload().await,
+            Fault::KillSwitchman => self.kill_switchman().await,
+            Fault::Upgrade => self.switchman.upgrade().await,
             Fault::AtOnce => unreachable!("it is in no round"),
         }
-        hands.all_is_well().await;
+        self.hands().all_is_well().await;
+        if matches!(fault, Fault::Reload | Fault::KillSwitchman | Fault::Upgrade) {
+            assert_eq!(self.hands().all_workers().await, workers, "{fault:?} is no reason to end a worker");
+        }
         tokio::time::sleep(AFTERWARDS).await;
         // What this fault has touched is over, so that the next is not blamed for it.
         let well = Instant::now();
         eventually("the requests end", async || self.ledger.is_quiet(well).then_some(())).await;
         self.ledger.fault(fault, from);
+    }
+
+    /// kill -9, and a start. Meanwhile connections wait in the queue of the socket that the test holds.
+    async fn kill_switchman(&mut self) {
+        self.ledger.switchman_is_killed();
+        self.switchman.kill_and_start().await;
     }
 
     /// Accidents, and what a person does meanwhile.

@@ -34,7 +34,8 @@ async fn start((top, service): (&str, &str), rules: &str, versions: &[&str]) -> 
         "    protocol: h2c\n    run: \"exec {} server.py $PORT\"\n    ready: {{tcp: true, interval: 50ms}}\n{service}",
         python().display()
     );
-    let switchman = Switchman::start(Setup { top, service: &service, rules: Some(rules) }).await;
+    let switchman =
+        Switchman::start(Setup { top, service: &service, rules: Some(rules), ..Setup::default() }).await;
     for version in versions {
         deploy(&switchman, version).await;
     }

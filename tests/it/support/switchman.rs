@@ -1,10 +1,12 @@
 //! A real switchman process on a temporary folder, and what a person does with it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
+use procfs::process::Process;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -28,6 +30,12 @@ pub(crate) struct Switchman {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     process: Child,
+    /// The public listening socket, if the test holds it.
+    held: Option<TcpListener>,
+    /// The process that took over in an upgrade, which is no child of ours.
+    successor: Option<Process>,
+    /// Those that ran before: an upgrade leaves one with requests that still run.
+    before: Vec<Child>,
 }
 
 /// What a test wants other than the usual.
@@ -39,6 +47,9 @@ pub(crate) struct Setup<'a> {
     pub(crate) service: &'a str,
     /// The rule document at the start; none: no `rules:` line.
     pub(crate) rules: Option<&'a str>,
+    /// The test holds the public listening socket and passes it on as systemd does, so that connections wait in its
+    /// queue while no switchman runs.
+    pub(crate) held: bool,
 }
 
 impl Switchman {
@@ -71,26 +82,55 @@ impl Switchman {
             setup.top, setup.service
         );
         std::fs::write(folder.path().join("switchman.yaml"), config).unwrap();
-        let process = spawn(folder.path());
-        let mut switchman = Self { folder, address, admin, process };
+        let held = setup.held.then(|| TcpListener::bind(address).unwrap());
+        let process = spawn(folder.path(), held.as_ref());
+        let (successor, before) = (None, Vec::new());
+        let mut switchman = Self { folder, address, admin, process, held, successor, before };
         switchman.wait_ready().await;
         switchman
     }
 
     /// kill -9, then a new process on the same folder.
     pub(crate) async fn kill_and_start(&mut self) {
-        self.process.kill().await.unwrap();
-        self.process = spawn(self.folder.path());
+        self.kill().await;
+        self.start_again().await;
+    }
+
+    /// kill -9, and waits until it has ended.
+    pub(crate) async fn kill(&mut self) {
+        match self.successor.take() {
+            Some(successor) => {
+                let pid = rustix::process::Pid::from_raw(successor.pid).unwrap();
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+                ended(&successor).await;
+            }
+            None => self.process.kill().await.unwrap(),
+        }
+    }
+
+    /// A new process on the same folder, where none runs.
+    pub(crate) async fn start_again(&mut self) {
+        let process = spawn(self.folder.path(), self.held.as_ref());
+        self.before.push(std::mem::replace(&mut self.process, process));
         self.wait_ready().await;
+    }
+
+    /// `switchman upgrade`: another process takes over, and the old one ends when its requests have.
+    pub(crate) async fn upgrade(&mut self) {
+        let before = self.pid();
+        self.done(&["upgrade"]).await;
+        let lock = std::fs::read_to_string(self.folder.path().join("state/lock")).unwrap();
+        let successor = Process::new(lock.trim().parse().unwrap()).unwrap();
+        assert_ne!(successor.pid, before as i32, "another process has taken over");
+        self.successor = Some(successor);
     }
 
     /// TERM if it still runs, then a new process on the same folder.
     pub(crate) async fn restart(&mut self) {
-        if self.process.id().is_some() {
+        if self.successor.is_some() || self.process.id().is_some() {
             self.terminate().await;
         }
-        self.process = spawn(self.folder.path());
-        self.wait_ready().await;
+        self.start_again().await;
     }
 
     async fn wait_ready(&mut self) {
@@ -107,7 +147,10 @@ impl Switchman {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.id().expect("switchman runs")
+        match &self.successor {
+            Some(successor) => successor.pid as u32,
+            None => self.process.id().expect("switchman runs"),
+        }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -210,6 +253,9 @@ impl Switchman {
     pub(crate) async fn terminate(&mut self) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        if let Some(successor) = self.successor.take() {
+            return ended(&successor).await;
+        }
         let status =
             tokio::time::timeout(super::patience(), self.process.wait()).await.expect("it ends").unwrap();
         assert!(status.success(), "switchman ended with {status}:\n{}", self.log());
@@ -224,13 +270,34 @@ pub(crate) async fn command(folder: &Path, args: &[&str]) -> Output {
     Command::new(PROGRAM).args(words).current_dir(folder).stdin(Stdio::null()).output().await.unwrap()
 }
 
-fn spawn(folder: &Path) -> Child {
+/// Waits for the end of a process that is no child of ours; whose it is may not have waited for it yet.
+async fn ended(process: &Process) {
+    let running = || process.stat().is_ok_and(|stat| stat.state != 'Z');
+    eventually("switchman ends", async || (!running()).then_some(())).await;
+}
+
+/// Gives what is on its stdin to the program as systemd gives a listening socket.
+const PASS_ON: &str =
+    "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=switchman.socket; exec \"$@\"";
+
+fn spawn(folder: &Path, held: Option<&TcpListener>) -> Child {
     let log =
         std::fs::OpenOptions::new().create(true).append(true).open(folder.join("switchman.log")).unwrap();
-    Command::new(PROGRAM)
+    let mut command = match held {
+        None => {
+            let mut command = Command::new(PROGRAM);
+            command.stdin(Stdio::null());
+            command
+        }
+        Some(held) => {
+            let mut command = Command::new("sh");
+            command.args(["-c", PASS_ON, "sh", PROGRAM]).stdin(OwnedFd::from(held.try_clone().unwrap()));
+            command
+        }
+    };
+    command
         .args(["serve", "--config", "switchman.yaml"])
         .current_dir(folder)
-        .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .kill_on_drop(true)
@@ -245,7 +312,7 @@ pub(crate) fn free_address() -> SocketAddr {
     loop {
         let address = SocketAddr::from(([127, 0, 0, 1], NEXT.fetch_add(1, Relaxed)));
         assert!(address.port() < 32_000, "no port is left between 26000 and 32000");
-        if std::net::TcpListener::bind(address).is_ok() {
+        if TcpListener::bind(address).is_ok() {
             return address;
         }
     }
@@ -260,7 +327,7 @@ impl Drop for Switchman {
 }
 
 /// Everything that runs in `folder`.
-fn running_in(folder: &Path) -> impl Iterator<Item = procfs::process::Process> {
+fn running_in(folder: &Path) -> impl Iterator<Item = Process> {
     let folder = folder.canonicalize().unwrap();
     let all = procfs::process::all_processes().unwrap().filter_map(Result::ok);
     all.filter(move |p| p.cwd().is_ok_and(|cwd| cwd.starts_with(&folder)))
@@ -273,7 +340,7 @@ pub(crate) fn processes_in(folder: &Path) -> Vec<String> {
 
 /// Ends everything that runs in `folder`; one that is ended may just have started another.
 pub(crate) fn end_processes_in(folder: &Path) {
-    let end = |process: procfs::process::Process| {
+    let end = |process: Process| {
         let pid = rustix::process::Pid::from_raw(process.pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)
     };
