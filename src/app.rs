@@ -24,17 +24,20 @@ use crate::certificates::{self, PairError};
 use crate::config::{self, Config, Promote, Secret};
 use crate::deploy::VersionChange;
 use crate::deploy::watcher::{self, WatchSpec};
+use crate::etcd;
 use crate::promoter;
 use crate::proxy::{self, Door, Front, Inside, Listeners};
 use crate::registry::Registry;
 use crate::routing::{self, Live};
-use crate::rules::source::{self, ServiceRules, SourceHandle, SourceSpec, etcd};
+use crate::rules::source::{self, ServiceRules, SourceHandle, SourceSpec};
 use crate::state_lock::{StateError, StateLock};
 use crate::supervisor;
 use crate::version::ServiceName;
 
 /// Changes that the watchers may be ahead of the supervisor.
 const CHANGES_AHEAD: usize = 1024;
+/// How long requests may wait for workers that an earlier switchman has left.
+const RETURN_MAX: Duration = Duration::from_secs(3);
 /// Between two samples of the traffic counters.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -139,7 +142,9 @@ impl App {
             services: config.services.clone(),
             threads: config.threads,
             state: config.state.clone(),
+            alone: CancellationToken::new(),
         };
+        settings.alone.cancel();
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());
         watch_roots(&config, changes, &inputs);
 
@@ -150,6 +155,10 @@ impl App {
 
         if let Err(error) = proxy::raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is, and with it that of connections");
+        }
+        // Who asks while workers of an earlier switchman come back waits in the listeners' queues.
+        if tokio::time::timeout(RETURN_MAX, supervisor.returned()).await.is_err() {
+            tracing::warn!("workers of an earlier switchman are not ready again after {RETURN_MAX:?}");
         }
         let proxy = proxy::start(listeners, &live, &config.limits, &pages(&config))?;
         let (listening, is_listening) = watch::channel(true);

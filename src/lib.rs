@@ -39,6 +39,8 @@ pub mod metrics;
 pub mod certificates;
 // The configuration.
 pub mod config;
+// etcd: the connection, and work that all nodes together do once.
+pub mod etcd;
 // What exists now.
 pub mod registry;
 // Rule documents to decisions.

@@ -19,7 +19,7 @@ const ROWS: [&[&str]; 6] = [
     // `routing` joins what the registry and `rules::publisher` publish.
     &["deploy::watcher", "supervisor", "promoter", "routing"],
     &["rules::source", "rules::publisher", "rules::offer", "rules::last_good"],
-    &["config", "registry", "deploy", "rules"],
+    &["config", "etcd", "registry", "deploy", "rules"],
     &[
         "certificates",
         "version",
@@ -47,7 +47,7 @@ const NEVER: [(&str, &[&str]); 7] = [
 
 /// What only these modules may use: a pattern, the modules, and what to do instead.
 const ONLY: [(&str, &[&str], &str); 6] = [
-    (r"\betcd_client\b", &["rules::source::etcd"], "go through rules::source"),
+    (r"\betcd_client\b", &["etcd", "rules::source::etcd"], "go through etcd or rules::source"),
     (r"\bnotify::", &["fs_watch"], "go through fs_watch"),
     (r"\bsuper::super::", &[], "write the path from `crate::`, which the layers are checked by"),
     (
@@ -55,7 +55,8 @@ const ONLY: [(&str, &[&str], &str); 6] = [
         &[
             "supervisor::worker",
             "supervisor::launch",
-            "cli::demo", // switchman itself, and rsync: what a person would type
+            "supervisor::main_process", // waits for one that `worker` has started
+            "cli::demo",                // switchman itself, and rsync: what a person would type
         ],
         "only the supervisor starts processes",
     ),
@@ -67,9 +68,11 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "hint",                   // a problem is shown as it is
             "supervisor::output",     // a line that a worker printed is shown as it is
             "rules::last_good",       // kept on disk
+            "etcd::once",             // kept in etcd
             "rules::source::history", // kept on disk and in etcd
             "rules::source::file",    // kept on disk
             "supervisor::memory",     // kept on disk
+            "supervisor::record",     // kept on disk
         ],
         "only admin::types is serialised outward; what is kept on disk is listed in tests/tidy.rs",
     ),
@@ -80,6 +83,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "proxy::listener",     // pause after accept has failed (no file descriptors)
             "proxy::upstream",     // a unix socket with a full queue tells nobody when it has room
             "rules::source::etcd", // back-off between connections
+            "etcd::once",          // back-off, and the beat of a lease
             "rules::source::file", // quiet time after an edit
             "deploy::watcher",     // settle, and the rescan that heals a missed event
             "fs_watch",            // polling where the watch limit is reached

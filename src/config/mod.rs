@@ -16,6 +16,7 @@ mod front;
 pub mod folder;
 mod http2;
 mod isolation;
+mod keep;
 mod keys;
 mod limits;
 mod load;
@@ -34,6 +35,7 @@ pub use delivery::{Coding, Compress, Delivery, Queue};
 pub use front::{Front, Tls};
 pub use http2::Http2;
 pub use isolation::{Account, CgroupLimits, Isolation, Person, Resource, Rlimit};
+pub use keep::{Hook, Hooks, Scale, Upkeep};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
@@ -124,6 +126,8 @@ pub struct Service {
     pub rules: RulesAt,
     /// How requests are delivered to its workers.
     pub delivery: Arc<Delivery>,
+    /// What becomes of its versions over time.
+    pub upkeep: Upkeep,
     /// How a version runs, where its own folder does not say otherwise. `run` may be missing here.
     pub run: RunSpec,
 }
@@ -154,8 +158,10 @@ pub struct RunSpec {
     pub run: Option<RunCommand>,
     /// Environment variables added to switchman's own.
     pub env: BTreeMap<String, String>,
-    /// Workers of a version.
+    /// Workers of a version; what it begins with, where they follow the load.
     pub workers: u32,
+    /// How the workers follow the load; none: they do not.
+    pub scale: Option<Scale>,
     /// What a worker listens on.
     pub upstream: UpstreamAt,
     /// What a worker speaks.
@@ -247,6 +253,7 @@ impl Default for RunSpec {
         let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
         let (upstream, protocol) = (UpstreamAt::Port, Protocol::Http1);
         let isolation = Isolation::default();
-        Self { run: None, env: BTreeMap::new(), workers: 1, upstream, protocol, ready, stop, isolation }
+        let env = BTreeMap::new();
+        Self { run: None, env, workers: 1, scale: None, upstream, protocol, ready, stop, isolation }
     }
 }

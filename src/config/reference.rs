@@ -98,6 +98,16 @@ services:
 services:
   NAME: {root: /srv/app, compress: {types: text/html}}
 ";
+    /// The same, for `prune`, and for one hook.
+    const BASE_KEEP: &str = "
+services:
+  NAME: {root: /srv/app, keep: 3, hooks: {before_start: {run: ./other}}}
+";
+    /// The same, for workers that follow the load.
+    const BASE_SCALE: &str = "
+services:
+  NAME: {root: /srv/app, workers: {max: 9, target_in_flight: 9}}
+";
     /// The same, for keys that only mean something with a limit.
     const BASE_LIMITED: &str = "
 services:
@@ -134,6 +144,8 @@ services:
             _ if needs_front => BASE_FRONT,
             path if key == "queue" || path == keys::limits::QUEUE.path => BASE_LIMITED,
             path if path == keys::bodies::COMPRESS.path => BASE_COMPRESS,
+            path if key == "prune" || path == keys::keep::HOOK.path => BASE_KEEP,
+            path if path == keys::keep::WORKERS.path => BASE_SCALE,
             _ => BASE,
         };
         let mut node = parse(base).unwrap();

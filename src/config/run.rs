@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::keep;
 use super::keys::{READY, STOP, names};
 use super::read::duration;
 use super::value;
@@ -12,8 +13,6 @@ use crate::yaml::{Entry, Fields, Reader};
 
 /// Checks are not made more often than this, and may take this long at least: a busy loop helps nobody.
 const CHECK_MIN: Duration = Duration::from_millis(10);
-/// The most workers of a version.
-const WORKERS_MAX: u64 = 1000;
 
 /// What the supervisor sets for each worker, whatever `env` says.
 const GIVEN: [&str; 12] = [
@@ -41,13 +40,15 @@ pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
     if let Some(reader) = fields.get("env") {
         env.extend(variables(&reader));
     }
-    let workers = fields.get("workers").and_then(|r| r.number(1..=WORKERS_MAX));
+    let workers = fields.get("workers").and_then(|r| keep::workers(&r));
+    let (workers, scale) = workers.unwrap_or((base.workers, base.scale));
     let protocol = fields.get("protocol").and_then(|r| r.value(|text| value::one_of(text, &PROTOCOL)));
     let upstream = fields.get("upstream").and_then(|r| r.value(|text| value::one_of(text, &UPSTREAM)));
     let spec = RunSpec {
         run: fields.get("run").and_then(|r| command(&r)).or(base.run),
         env,
-        workers: workers.map_or(base.workers, |n| n as u32),
+        workers,
+        scale,
         upstream: upstream.unwrap_or(base.upstream),
         protocol: protocol.unwrap_or(base.protocol),
         ready: match fields.get("ready") {
@@ -89,7 +90,7 @@ fn wants(text: &str, name: &str) -> bool {
     })
 }
 
-fn command(reader: &Reader<'_>) -> Option<RunCommand> {
+pub(super) fn command(reader: &Reader<'_>) -> Option<RunCommand> {
     let empty =
         || reader.error("the command is empty", "write it as in `run: \"node server.js --port $PORT\"`");
     let Some(items) = reader.node().list() else {

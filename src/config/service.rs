@@ -10,12 +10,13 @@ use super::bodies;
 use super::isolation;
 use super::keys::bodies::BODIES;
 use super::keys::isolation::ISOLATION;
+use super::keys::keep::KEEP;
 use super::keys::limits::BALANCE;
 use super::keys::{RULES, RUN, SERVICE, names};
-use super::limits;
 use super::read::{duration, path};
 use super::run::run_spec;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
+use super::{keep, limits};
 use super::{streams, value};
 use crate::version::ServiceName;
 use crate::yaml::{Entry, Fields, Reader};
@@ -51,7 +52,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     let name = value::name(&entry.key)
         .map_err(|problem| reader.report(problem.at(entry.place.line, entry.place.column)))
         .ok();
-    let fields = reader.fields(&names(&[&SERVICE, &BALANCE, &BODIES, &RUN, &ISOLATION]))?;
+    let fields = reader.fields(&names(&[&SERVICE, &BALANCE, &BODIES, &KEEP, &RUN, &ISOLATION]))?;
     let root = fields.require("root", "/srv/app").and_then(|r| path(&r, context.folder));
     let hosts = fields.get("hosts").map(|r| hosts(&r)).unwrap_or_default();
     let versions = match fields.get("versions") {
@@ -70,9 +71,19 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
     bodies::of_service(&fields, context.folder, &mut delivery);
     limits::of_service(&fields, &mut delivery);
     streams::read(&fields, &mut delivery);
+    let upkeep = keep::upkeep(&fields, delivery.max_in_flight);
     let delivery = Arc::new(delivery);
-    let service =
-        Service { root: root?, hosts, versions: versions?, settle, promote, rules: rules?, delivery, run };
+    let service = Service {
+        root: root?,
+        hosts,
+        versions: versions?,
+        settle,
+        promote,
+        rules: rules?,
+        delivery,
+        upkeep,
+        run,
+    };
     Some(Draft { name: ServiceName::from(name?), service, fields })
 }
 

@@ -91,6 +91,9 @@ impl Supervisor {
             }
             Action::Scale { workers } => {
                 version.scaled = Some(workers);
+                if let Some(service) = self.services.get_mut(&key.service) {
+                    service.memory.set_scaled(&key.version, workers);
+                }
                 self.step(&key, lifecycle::Event::Scale(workers));
             }
         }

@@ -1,6 +1,6 @@
 //! What others may ask of the supervisor, and what it answers.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::output::LogStore;
 use crate::version::{ServiceName, VersionId};
@@ -52,11 +52,21 @@ pub struct Refused {
     pub hint: String,
 }
 
+/// How the supervisor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Every worker is ended.
+    Stop,
+    /// The workers go on.
+    Leave,
+}
+
 /// Asks the supervisor; clonable.
 #[derive(Debug, Clone)]
 pub struct SupervisorHandle {
     pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) shutdown: mpsc::Sender<oneshot::Sender<()>>,
+    pub(crate) ends: mpsc::Sender<(How, oneshot::Sender<()>)>,
+    pub(crate) returned: watch::Receiver<bool>,
     pub(crate) logs: LogStore,
 }
 
@@ -75,11 +85,28 @@ impl SupervisorHandle {
     /// Ends every process of every version at once (TERM, the version's grace, KILL), without draining: call it when
     /// the listeners are closed and the requests have ended. Returns when nothing is left.
     pub async fn shutdown(&self) {
+        self.end(How::Stop).await;
+    }
+
+    /// Ends the supervisor and none of its workers: the next one over the same state folder goes on with them. Returns
+    /// when every worker is recorded and nobody here reads its output any more. The registry stays as it was.
+    pub async fn leave(&self) {
+        self.end(How::Leave).await;
+    }
+
+    async fn end(&self, how: How) {
         let (done, ended) = oneshot::channel();
         // An error means that the supervisor has ended already.
-        if self.shutdown.send(done).await.is_ok() {
+        if self.ends.send((how, done)).await.is_ok() {
             let _ = ended.await;
         }
+    }
+
+    /// Returns when the workers that an earlier switchman has left, and that were ready, take requests again or have
+    /// shown that they cannot; soon where there are none.
+    pub async fn returned(&self) {
+        // An error means that the supervisor has ended.
+        let _ = self.returned.clone().wait_for(|returned| *returned).await;
     }
 
     /// What the workers print.

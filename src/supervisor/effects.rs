@@ -1,15 +1,18 @@
 //! Carries out what the lifecycle decided: starts tasks and tells them to end. Nothing here waits.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::launch::Identity;
-use super::lifecycle::{Effect, Event as LifeEvent, ProcessId};
+use super::lifecycle::{Effect, End, Event as LifeEvent, ProcessId};
 use super::managed::Running;
-use super::worker::{self, Launch, Reporter};
+use super::record::PIDFILE;
+use super::worker::{self, Launch, Origin, Report, Reporter};
 use super::{Event, Key, RUN_FOLDER, Supervisor};
+use crate::config::{RunCommand, RunSpec};
 use crate::drain::Patience;
 use crate::registry::Upstream;
 use crate::version::WorkerId;
@@ -43,41 +46,86 @@ impl Supervisor {
     }
 
     fn start_process(&mut self, key: &Key, process: ProcessId, worker: WorkerId, urgent: bool) {
-        let (places, logs, events) = (self.places.clone(), self.logs.clone(), self.events.clone());
-        let turns = (!urgent).then(|| self.turns.clone());
         let run_folder =
             self.settings.state.join(RUN_FOLDER).join(key.service.as_str()).join(key.version.as_str());
+        let pidfile = run_folder.join(format!("{worker}-{}.{PIDFILE}", process.0));
         let Some(version) = self.version(key) else { return };
-        // `start` and `restart` have checked that there is a command.
-        let Some(run) = version.spec.run.clone() else { return };
-        let launch = Launch {
-            who: Identity {
-                service: key.service.clone(),
-                version: key.version.clone(),
-                worker,
-                folder: version.path.clone(),
-                pidfile: run_folder.join(format!("{worker}-{}.pid", process.0)),
-            },
-            run,
-            spec: version.spec.clone(),
-            places,
-            logs,
-            turns,
+        let (spec, identity) = (version.spec.clone(), version.identity);
+        let restarts = version.life.workers().find(|(id, ..)| *id == worker).map_or(0, |(_, _, n, _)| n);
+        let who = Identity {
+            service: key.service.clone(),
+            version: key.version.clone(),
+            worker,
+            folder: version.path.clone(),
+            pidfile,
         };
         let (stop, told) = oneshot::channel();
-        version.processes.insert(process, Running::starting(stop, version.spec.clone()));
-        tokio::spawn(worker::run(launch, told, Reporter { events, key: key.clone(), process }));
+        version.processes.insert(process, Running::starting(stop, spec.clone()));
+        let Some(run) = spec.run.clone() else {
+            // `start` and `restart` have checked that there is a command; what was adopted may have lost it since.
+            let (events, key) = (self.events.clone(), key.clone());
+            self.tasks.spawn(async move {
+                let end = End::ByItself("could not be started: nothing says how to run it".to_owned());
+                Reporter { events, key, process }.send(Report::Ended(end)).await;
+            });
+            return;
+        };
+        let mut launch = self.launch(who, run, spec, restarts, identity);
+        launch.turns = (!urgent).then(|| self.turns.clone());
+        self.attend(key, process, launch, Origin::New(process), told);
+    }
+
+    /// What the task of a process needs; it waits for nobody's turn.
+    pub(super) fn launch(
+        &self,
+        who: Identity,
+        run: RunCommand,
+        spec: Arc<RunSpec>,
+        restarts: u32,
+        identity: Option<(u64, u64)>,
+    ) -> Launch {
+        Launch {
+            who,
+            run,
+            spec,
+            places: self.places.clone(),
+            logs: self.logs.clone(),
+            turns: None,
+            restarts,
+            identity,
+            cleared: self.succession.cleared.clone(),
+            leaving: self.succession.leaving.clone(),
+        }
+    }
+
+    /// Starts the task of a process.
+    pub(super) fn attend(
+        &self,
+        key: &Key,
+        process: ProcessId,
+        launch: Launch,
+        origin: Origin,
+        told: oneshot::Receiver<()>,
+    ) {
+        let reporter = Reporter { events: self.events.clone(), key: key.clone(), process };
+        self.tasks.spawn(worker::run(launch, origin, told, reporter));
     }
 
     fn drain(&mut self, key: &Key, process: ProcessId) {
-        let events = self.events.clone();
+        let (events, alone) = (self.events.clone(), self.settings.alone.clone());
         let Some(version) = self.version(key) else { return };
         let Some(patience) = version.processes.get(&process).map(|running| version.patience(running)) else {
             return;
         };
         let Some(running) = version.processes.get_mut(&process) else { return };
         let (upstream, key) = (running.upstream.clone(), key.clone());
+        let alone = Some(alone).filter(|_| running.adopted);
         running.drain = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Some(alone) = alone {
+                // The requests of the earlier switchman are counted there; it has its own deadline.
+                let longest = patience.requests.max(patience.streams);
+                let _ = tokio::time::timeout(longest, alone.cancelled()).await;
+            }
             if let Some(upstream) = upstream {
                 drained(&upstream, patience).await;
             }

@@ -36,7 +36,7 @@ impl Supervisor {
         }
     }
 
-    fn add(&mut self, key: &Key, path: &Path) {
+    pub(super) fn add(&mut self, key: &Key, path: &Path) {
         let threads = self.settings.threads;
         let Some(service) = self.services.get_mut(&key.service) else {
             tracing::error!(service = %key.service, "a version of a service that is not configured is ignored");
@@ -45,7 +45,9 @@ impl Supervisor {
         let (name, version): (ServiceName, VersionId) = (key.service.clone(), key.version.clone());
         let spec = Arc::new(service.config.run.clone());
         let delivery = service.config.delivery.clone();
-        let managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
+        let mut managed = Managed::new(name, version.clone(), path.to_owned(), spec, delivery, threads);
+        managed.scaled = service.memory.scaled(&version);
+        managed.life.number_after(self.succession.last.get(key).copied().unwrap_or(0));
         service.versions.insert(version, managed);
     }
 
@@ -97,7 +99,8 @@ impl Supervisor {
     pub(super) fn retire_what_lost_its_folder(&mut self) {
         for key in self.keys() {
             let lost = self.version(&key).is_some_and(|v| v.folder == Folder::Gone);
-            if lost && !self.carries_traffic(&key) {
+            // What routing has not seen yet may well carry traffic: at the start.
+            if lost && self.is_routed(&key) && !self.carries_traffic(&key) {
                 self.retire(&key);
             }
         }
@@ -132,7 +135,7 @@ impl Supervisor {
     }
 
     /// Reads how the version is run now; answers with the number of its workers, or why it cannot be run.
-    fn read_spec(&mut self, key: &Key) -> Result<u32, String> {
+    pub(super) fn read_spec(&mut self, key: &Key) -> Result<u32, String> {
         let Some(service) = self.services.get_mut(&key.service) else {
             return Err("no such service".to_owned());
         };

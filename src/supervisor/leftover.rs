@@ -1,9 +1,11 @@
-//! Workers of a switchman that was killed: they are ended before anything is started.
+//! What an earlier switchman has left and nobody goes on with: it is ended before anything is started.
 //!
-//! They cannot be served (nobody reads their output, nobody knows whether they are ready), and beside the new ones
-//! they would hold memory, files and jobs twice. A leftover is a process whose `PIDFILE` lies in our own state
-//! folder: that folder is locked, so no other switchman that lives has started it.
+//! That is a worker which was started and not yet recorded when switchman was killed, and what a worker that has ended
+//! since has left behind. Beside new workers they would hold memory, files and jobs twice. A leftover is a process that
+//! carries a mark (`tree::Mark`) of our own state folder: that folder is locked, so no other switchman that lives has
+//! started it.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,36 +13,40 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-use super::socket;
+use super::{pipes, record, socket};
 
-/// How long leftovers may take to end after TERM. Nobody is answered meanwhile, so it is short.
+/// How long leftovers may take to end after TERM. Nothing is started meanwhile, so it is short.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait for them to vanish after KILL. Only one that hangs in the kernel takes longer.
 const KILL_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at `/proc`, which tells nobody when a process ends.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Ends every process whose `PIDFILE` is below `run`: TERM, a short grace, KILL.
-pub(super) async fn end(run: PathBuf) {
+/// What goes on: the `PIDFILE`s of workers that were found, and the sockets of those that listen on one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kept {
+    pub(super) pidfiles: HashSet<PathBuf>,
+    pub(super) sockets: HashSet<PathBuf>,
+}
+
+/// Ends every process that was started below `run` and is not `kept` (TERM, a short grace, KILL), then removes
+/// the files of all that is gone.
+pub(super) async fn end(run: PathBuf, kept: Kept) {
     let begun = Instant::now();
     let mut told = None;
     loop {
-        let folder = run.clone();
-        let Ok(left) = tokio::task::spawn_blocking(move || find(&folder)).await else { return };
+        let (folder, keep) = (run.clone(), kept.clone());
+        let Ok(left) = tokio::task::spawn_blocking(move || find(&folder, &keep)).await else { return };
         if left.is_empty() {
-            // Their pid files say nothing true any more, and nobody listens on their sockets. There may be none.
-            let _ = tokio::task::spawn_blocking(move || {
-                socket::remove_left(&run);
-                std::fs::remove_dir_all(&run)
-            })
-            .await;
+            // An error means that the runtime ends; the next switchman tidies up.
+            let _ = tokio::task::spawn_blocking(move || tidy(&run, &kept)).await;
             return;
         }
         let signal = if begun.elapsed() < GRACE { Signal::TERM } else { Signal::KILL };
         if told != Some(signal) {
             tracing::warn!(
                 pids = ?left.iter().map(|pid| pid.as_raw_nonzero().get()).collect::<Vec<_>>(),
-                "ending workers that an earlier switchman left behind when it was killed"
+                "ending processes that an earlier switchman left behind and that belong to no worker which goes on"
             );
             told = Some(signal);
             for pid in &left {
@@ -56,21 +62,40 @@ pub(super) async fn end(run: PathBuf) {
     }
 }
 
-/// The processes that were started with a `PIDFILE` below `run`, but for this one and what it descends from.
-fn find(run: &Path) -> Vec<Pid> {
+/// Removes what lies beside the pid files of processes that are gone. Nobody listens on their sockets.
+fn tidy(run: &Path, kept: &Kept) {
+    let gone = record::files(run).into_iter().map(|file| file.with_extension(record::PIDFILE));
+    for pidfile in gone.filter(|pidfile| !kept.pidfiles.contains(pidfile)).collect::<HashSet<_>>() {
+        record::remove(&pidfile);
+    }
+    socket::remove_left(run, &kept.sockets);
+}
+
+/// The processes that carry a mark below `run` which is not `kept`, but for this one and what it descends from.
+fn find(run: &Path, kept: &Kept) -> Vec<Pid> {
     let Ok(all) = procfs::process::all_processes() else { return Vec::new() };
-    let is_left = |process: &procfs::process::Process| {
-        // What cannot be read is another user's, and was not started by this one.
-        process.environ().is_ok_and(|environ| {
-            environ.get(OsStr::new("PIDFILE")).is_some_and(|pidfile| Path::new(pidfile).starts_with(run))
-        })
-    };
     let me = ancestors();
     all.flatten()
-        .filter(|process| !me.contains(&process.pid) && is_left(process))
+        .filter(|process| !me.contains(&process.pid))
+        .filter(|process| marks(process).iter().any(|p| p.starts_with(run) && !kept.pidfiles.contains(p)))
         .filter(|process| process.stat().is_ok_and(|stat| stat.state != 'Z'))
         .filter_map(|process| Pid::from_raw(process.pid))
         .collect()
+}
+
+/// The `PIDFILE` of the worker that a process belongs to, as its environment says, else as its outputs say. What cannot
+/// be read is another user's, and was not started by this one.
+fn marks(process: &procfs::process::Process) -> Vec<PathBuf> {
+    let environ = process.environ().ok();
+    let pidfile = environ.as_ref().and_then(|environ| environ.get(OsStr::new("PIDFILE")));
+    if let Some(pidfile) = pidfile {
+        return vec![PathBuf::from(pidfile)];
+    }
+    let outputs = [1, 2].map(|fd| std::fs::read_link(format!("/proc/{}/fd/{fd}", process.pid)).ok());
+    let is_pipe =
+        |path: &PathBuf| path.extension().is_some_and(|ending| ending == pipes::OUT || ending == pipes::ERR);
+    let outputs = outputs.into_iter().flatten().filter(is_pipe);
+    outputs.map(|path| path.with_extension(record::PIDFILE)).collect()
 }
 
 /// This process and those it descends from: a switchman may itself be a worker of one.

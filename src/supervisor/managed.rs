@@ -32,6 +32,8 @@ pub(crate) struct Managed {
     pub(crate) scaled: Option<u32>,
     /// What people must know about its folder.
     pub(crate) folder: Folder,
+    /// Processes of it were adopted whose command has changed since.
+    pub(crate) restart_when_ready: bool,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
     state: (VersionState, Timestamp),
     delivery: Arc<Delivery>,
@@ -61,12 +63,14 @@ pub(crate) struct Running {
     pub(crate) spec: Arc<RunSpec>,
     /// Waits for its requests to end.
     pub(crate) drain: Option<AbortOnDropHandle<()>>,
+    /// An earlier switchman has started it, and may still have requests there.
+    pub(crate) adopted: bool,
 }
 
 impl Running {
     /// A process that is about to be started.
     pub(crate) fn starting(stop: oneshot::Sender<()>, spec: Arc<RunSpec>) -> Self {
-        Self { stop: Some(stop), pid: None, address: None, upstream: None, spec, drain: None }
+        Self { stop: Some(stop), pid: None, address: None, upstream: None, spec, drain: None, adopted: false }
     }
 }
 
@@ -91,6 +95,7 @@ impl Managed {
             spec,
             scaled: None,
             folder: Folder::There,
+            restart_when_ready: false,
             processes: BTreeMap::new(),
             state: (VersionState::Arriving, now),
             delivery,

@@ -18,6 +18,8 @@ pub(crate) struct Memory {
     /// When each folder became complete (`arrived.json`), with the folder's identity: `latest` must not move to
     /// another version because switchman was started again.
     arrived: Remembered<BTreeMap<VersionId, Arrival>>,
+    /// How many workers a person asked for (`scaled.json`).
+    scaled: Remembered<BTreeMap<VersionId, u32>>,
 }
 
 impl Memory {
@@ -27,6 +29,7 @@ impl Memory {
         Self {
             stopped: Remembered::load(folder.join("stopped.json")),
             arrived: Remembered::load(folder.join("arrived.json")),
+            scaled: Remembered::load(folder.join("scaled.json")),
         }
     }
 
@@ -44,6 +47,20 @@ impl Memory {
                 } else {
                     versions.remove(version)
                 };
+            });
+        }
+    }
+
+    /// How many workers a person asked for, if one did.
+    pub(crate) fn scaled(&self, version: &VersionId) -> Option<u32> {
+        self.scaled.value.get(version).copied()
+    }
+
+    /// Remembers how many workers a person asked for.
+    pub(crate) fn set_scaled(&mut self, version: &VersionId, workers: u32) {
+        if self.scaled(version) != Some(workers) {
+            self.scaled.change(|versions| {
+                versions.insert(version.clone(), workers);
             });
         }
     }
@@ -69,6 +86,11 @@ impl Memory {
     /// Forgets a version whose folder is gone.
     pub(crate) fn forget(&mut self, version: &VersionId) {
         self.set_stopped(version, false);
+        if self.scaled(version).is_some() {
+            self.scaled.change(|versions| {
+                versions.remove(version);
+            });
+        }
         if self.arrived.value.contains_key(version) {
             self.arrived.change(|versions| {
                 versions.remove(version);
@@ -146,6 +168,18 @@ mod tests {
         assert!(!load().is_stopped(&version));
         std::fs::write(state.path().join("app/stopped.json"), "{half").unwrap();
         assert!(!load().is_stopped(&version), "a damaged file counts as empty");
+    }
+
+    #[test]
+    fn a_number_of_workers_is_remembered_for_as_long_as_the_version_is_known() {
+        let state = tempfile::tempdir().unwrap();
+        let load = || Memory::load(state.path(), &ServiceName::from("app"));
+        let version = VersionId::from("4f2a91c");
+        assert_eq!(load().scaled(&version), None);
+        load().set_scaled(&version, 4);
+        assert_eq!(load().scaled(&version), Some(4));
+        load().forget(&version);
+        assert_eq!(load().scaled(&version), None);
     }
 
     #[test]

@@ -14,18 +14,23 @@
 pub mod command;
 pub mod output;
 
+mod adopt;
 mod answer;
 mod effects;
+mod fingerprint;
 mod folder;
 mod health;
 mod launch;
 mod leftover;
 mod lifecycle;
+mod main_process;
 mod managed;
 mod memory;
+mod pipes;
 mod place;
 mod port;
 mod readiness;
+mod record;
 mod reports;
 mod socket;
 mod tree;
@@ -38,14 +43,16 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
-use command::{Command, SupervisorHandle};
+use adopt::Succession;
+use command::{Command, How, SupervisorHandle};
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -62,7 +69,7 @@ const EVENTS_WAITING: usize = 1_024;
 /// Commands that may wait.
 const COMMANDS_WAITING: usize = 64;
 /// How often ended orphans that nobody waits for are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(5);
+const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the supervisor needs to know.
 #[derive(Debug)]
@@ -73,6 +80,9 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
+    /// upgrade.
+    pub alone: CancellationToken,
 }
 
 /// Everything that the supervisor reacts to.
@@ -88,8 +98,8 @@ enum Event {
     Due(Key, lifecycle::Event),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
-    /// switchman ends.
-    Shutdown(Option<oneshot::Sender<()>>),
+    /// switchman ends, and its workers do or do not. Without a sender nobody could ever end it.
+    End(How, Option<oneshot::Sender<()>>),
 }
 
 /// One version of one service.
@@ -117,6 +127,9 @@ struct Supervisor {
     places: Places,
     logs: LogStore,
     turns: Arc<Semaphore>,
+    succession: Succession,
+    /// The tasks of processes.
+    tasks: TaskTracker,
     last_serial: u64,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
@@ -128,7 +141,7 @@ struct Supervisor {
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
     commands: mpsc::Receiver<Command>,
-    shutdown: mpsc::Receiver<oneshot::Sender<()>>,
+    ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
@@ -136,8 +149,9 @@ struct Inbox {
 }
 
 /// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
-/// says which versions carry traffic. The task ends after [`SupervisorHandle::shutdown`], or when every handle is
-/// gone; either way every process has ended by then. Call within a tokio runtime.
+/// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
+/// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
+/// [`SupervisorHandle::leave`] it ends and the processes go on. Call within a tokio runtime.
 pub fn spawn(
     settings: Settings,
     registry: Registry,
@@ -165,8 +179,9 @@ pub fn spawn(
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
-    let (shutdown_in, shutdown) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, shutdown, open: true, events, routing: live.watch() };
+    let (ends_in, ends) = mpsc::channel(1);
+    let inbox = Inbox { changes, commands, ends, open: true, events, routing: live.watch() };
+    let (succession, returned) = Succession::new();
     let supervisor = Supervisor {
         settings,
         services,
@@ -175,11 +190,13 @@ pub fn spawn(
         places,
         logs: logs.clone(),
         turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        succession,
+        tasks: TaskTracker::new(),
         last_serial: 0,
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { commands: commands_in, shutdown: shutdown_in, logs };
+    let handle = SupervisorHandle { commands: commands_in, ends: ends_in, returned, logs };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -189,9 +206,9 @@ impl Inbox {
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => event,
-            asked = self.shutdown.recv(), if self.open => {
+            asked = self.ends.recv(), if self.open => {
                 self.open = asked.is_some();
-                Event::Shutdown(asked)
+                asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
             Some(change) = self.changes.recv() => Event::Change(change),
             Some(command) = self.commands.recv() => Event::Command(command),
@@ -203,18 +220,27 @@ impl Inbox {
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
-        leftover::end(self.settings.state.join(RUN_FOLDER)).await;
-        loop {
-            let event = inbox.next().await;
-            self.handle(event);
+        self.adopt().await;
+        let waiting: Vec<_> = loop {
+            match inbox.next().await {
+                Event::End(How::Leave, done) => {
+                    self.succession.leaving.cancel();
+                    break self.ending.take().unwrap_or_default().into_iter().chain(done).collect();
+                }
+                event => self.handle(event),
+            }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
-                for done in waiting {
-                    // Who no longer waits need not know.
-                    let _ = done.send(());
-                }
-                return;
+                break waiting;
             }
+        };
+        // Nobody hears what the last tasks report.
+        drop(inbox);
+        self.tasks.close();
+        self.tasks.wait().await;
+        for done in waiting {
+            // Who no longer waits need not know.
+            let _ = done.send(());
         }
     }
 
@@ -229,9 +255,13 @@ impl Supervisor {
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
-            Event::Routing => self.retire_what_lost_its_folder(),
-            Event::Shutdown(done) => {
+            Event::Routing => {
+                self.note_returned();
+                self.retire_what_lost_its_folder();
+            }
+            Event::End(_, done) => {
                 self.ending.get_or_insert_default().extend(done);
+                self.succession.ending.cancel();
                 for key in self.keys() {
                     self.step(&key, lifecycle::Event::Shutdown);
                 }
@@ -279,6 +309,12 @@ impl Supervisor {
         live.service(key.service.as_str()).is_some_and(|service| service.carries_traffic(&key.version))
     }
 
+    /// Whether routing knows of this version.
+    fn is_routed(&self, key: &Key) -> bool {
+        let live = self.live.load();
+        live.service(key.service.as_str()).is_some_and(|s| s.registry.versions.contains_key(&key.version))
+    }
+
     fn keys(&self) -> Vec<Key> {
         let of = |(name, service): (&ServiceName, &Service)| {
             let name = name.clone();
@@ -296,6 +332,9 @@ async fn reap() {
     loop {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
-        zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        if tree::has_zombies() {
+            zombies =
+                tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+        }
     }
 }

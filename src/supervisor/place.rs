@@ -43,9 +43,22 @@ impl Places {
             UpstreamAt::Unix => Place::Socket(self.sockets.pick()?),
         })
     }
+
+    /// The place of a worker that an earlier switchman has started; none if another worker has it.
+    pub(crate) fn claim(&self, address: &Address) -> Option<Place> {
+        Some(match address {
+            Address::Tcp(address) => Place::Port(self.ports.claim(address.port())?),
+            Address::Unix(path) => Place::Socket(self.sockets.claim(path)),
+        })
+    }
 }
 
 impl Place {
+    /// Leaves it to a worker that outlives this switchman: what lies there stays.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
+    }
+
     /// As the data plane connects to it.
     pub(crate) fn address(&self) -> Address {
         match self {

@@ -40,6 +40,11 @@ impl PortTable {
         Err(NoPort)
     }
 
+    /// This port, for a worker that has it already; none if another one holds it.
+    pub(crate) fn claim(&self, port: u16) -> Option<PortGuard> {
+        self.held().insert(port).then(|| PortGuard { table: self.clone(), port })
+    }
+
     fn held(&self) -> MutexGuard<'_, HashSet<u16>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

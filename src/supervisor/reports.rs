@@ -34,6 +34,8 @@ impl Supervisor {
             }
         };
         self.step(key, event);
+        self.restart_what_has_changed(key);
+        self.heard_of(key, process);
     }
 
     /// Makes the data-plane side of a process that is ready.

@@ -8,6 +8,7 @@
 //! The kernel takes at most [`PATH_MAX`] bytes, and a state folder may lie deep. The link tells the next switchman what
 //! one that was killed has left.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -70,6 +71,15 @@ impl SocketTable {
         // One that an earlier switchman left, where its workers would not end.
         let _ = fs::remove_file(&path);
         Ok(SocketGuard { path, _table: self.clone() })
+    }
+
+    /// This path, for a worker that listens there already. Others go into the same folder, under later numbers.
+    pub(crate) fn claim(&self, path: &Path) -> SocketGuard {
+        let number = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
+        self.0.last.fetch_max(number.unwrap_or(0), Relaxed);
+        let mut folder = self.0.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        *folder = folder.take().or_else(|| path.parent().map(Path::to_owned));
+        SocketGuard { path: path.to_owned(), _table: self.clone() }
     }
 }
 
@@ -139,14 +149,24 @@ impl Drop for SocketGuard {
     }
 }
 
-/// Removes the folder of sockets that an earlier switchman, which was killed, made elsewhere for `run`. What lies in
-/// `run` itself is not this function's.
-pub(crate) fn remove_left(run: &Path) {
-    let Ok(folder) = fs::read_link(run.join(FOLDER)) else { return };
+/// Removes the sockets of an earlier switchman, which was killed, but for those `kept` by workers that go on; with the last
+/// one also their folder, which may lie elsewhere.
+pub(crate) fn remove_left(run: &Path, kept: &HashSet<PathBuf>) {
+    let usual = run.join(FOLDER);
+    let elsewhere = fs::read_link(&usual).ok();
+    let folder = elsewhere.as_ref().unwrap_or(&usual);
     let name = folder.file_name().and_then(|name| name.to_str());
-    if name.is_some_and(|name| name.starts_with(PREFIX)) && folder.is_dir() {
-        // It may be somebody else's by now; then the system says no.
-        let _ = fs::remove_dir_all(&folder);
+    if elsewhere.is_some() && !name.is_some_and(|name| name.starts_with(PREFIX)) {
+        // A link that we have not made.
+        return;
+    }
+    // It may be somebody else's by now; then the system says no, here and below.
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()).filter(|path| !kept.contains(path)) {
+        let _ = fs::remove_file(path);
+    }
+    if fs::remove_dir(folder).is_ok() && elsewhere.is_some() {
+        let _ = fs::remove_file(&usual);
     }
 }
 
@@ -205,7 +225,7 @@ mod tests {
         // As if it had been killed.
         std::mem::forget(guard);
         std::mem::forget(table);
-        remove_left(&run);
+        remove_left(&run, &HashSet::new());
         assert!(!folder.exists());
 
         // The link leads nowhere; the next one makes another.
@@ -225,7 +245,7 @@ mod tests {
         let precious = state.path().join("precious");
         fs::create_dir(&precious).unwrap();
         symlink(&precious, state.path().join(FOLDER)).unwrap();
-        remove_left(state.path());
+        remove_left(state.path(), &HashSet::new());
         assert!(precious.is_dir());
     }
 }

@@ -1,27 +1,65 @@
 //! Everything that a worker's process has started, found through `/proc`.
 //!
 //! A process belongs to the tree of a worker if it is the worker's process, is in its process group or session,
-//! descends from a member, was seen as a member before, or is an orphan that switchman adopted (it is the
-//! subreaper) and that carries the worker's unique `PIDFILE` in its environment: that finds what was
-//! daemonized. Reading `/proc` blocks for some milliseconds: call from `spawn_blocking`.
+//! descends from a member, was seen as a member before, or is an orphan that carries the worker's [`Mark`]: that
+//! finds what was daemonized. Orphans of what this switchman has started come to it (it is the subreaper); those of
+//! a worker that it has adopted went to init, so there every process of the machine is looked at. Reading `/proc`
+//! blocks for some milliseconds: call from `spawn_blocking`.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process, Stat};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid};
+
+use super::pipes;
+use super::record::{self, Record};
 
 /// The process tree of one worker.
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: i32,
     root_started: Option<u64>,
-    /// The worker's `PIDFILE`.
-    mark: OsString,
+    mark: Mark,
     /// Members with their start times: a number that is used again is not taken for the old process.
     seen: HashMap<i32, u64>,
+    /// Processes that do not carry the mark, with their start times: they never will.
+    strangers: HashMap<i32, u64>,
+    /// Its orphans may be anywhere: it was started by another switchman.
+    adopted: bool,
+}
+
+/// What tells the processes of one worker from all others: its unique `PIDFILE` in their environment, or, should they
+/// have cleared or overwritten that, one of its outputs as their own.
+#[derive(Debug, Clone)]
+pub(crate) struct Mark {
+    pidfile: PathBuf,
+    outputs: [PathBuf; 2],
+}
+
+impl Mark {
+    /// Of the worker with this `PIDFILE`.
+    pub(crate) fn new(pidfile: &Path) -> Self {
+        Self { pidfile: pidfile.to_owned(), outputs: pipes::paths(pidfile) }
+    }
+
+    /// Whether a process carries it; none if that cannot be told: the process is gone, may not be looked into (another
+    /// user's), or has written its title over its whole environment, as nginx does.
+    pub(crate) fn carried_by(&self, pid: i32) -> Option<bool> {
+        let process = Process::new(pid).ok()?;
+        let environ = process.environ().ok().filter(|environ| !environ.is_empty());
+        if environ.as_ref().is_some_and(|e| e.get(OsStr::new("PIDFILE")).is_some_and(|p| *p == *self.pidfile))
+        {
+            return Some(true);
+        }
+        // Standard output and error: another switchman that reads them has them elsewhere.
+        let prints = [1, 2].map(|fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok());
+        let ours = prints.iter().flatten().any(|path| self.outputs.contains(path));
+        (ours || environ.is_some()).then_some(ours)
+    }
 }
 
 /// Who listens on a worker's port.
@@ -36,11 +74,28 @@ pub(crate) enum Listener {
 }
 
 impl Tree {
-    /// The tree below the process `root`, which has just been started with `mark` as its `PIDFILE`.
-    pub(crate) fn new(root: u32, mark: impl Into<OsString>) -> Self {
-        let root = root.cast_signed();
-        let root_started = Process::new(root).and_then(|p| p.stat()).ok().map(|stat| stat.starttime);
-        Self { root, root_started, mark: mark.into(), seen: HashMap::new() }
+    /// The tree below the process `root`, which has just been started with this `PIDFILE`.
+    pub(crate) fn new(root: u32, pidfile: &Path) -> Self {
+        let root_started = record::started(root);
+        Self {
+            root: root.cast_signed(),
+            root_started,
+            mark: Mark::new(pidfile),
+            seen: HashMap::new(),
+            strangers: HashMap::new(),
+            adopted: false,
+        }
+    }
+
+    /// The tree below the process of a record that fits.
+    pub(crate) fn adopted(record: &Record) -> Self {
+        Self { root_started: Some(record.started), adopted: true, ..Self::new(record.pid, &record.pidfile) }
+    }
+
+    /// From now on the member `pid` is the root; everything that was a member stays one.
+    pub(crate) fn root_is(&mut self, pid: u32) {
+        self.root = pid.cast_signed();
+        self.root_started = record::started(pid);
     }
 
     /// The members that live now. Reaps those that have ended and were left to switchman.
@@ -58,10 +113,21 @@ impl Tree {
             .filter(|s| {
                 (!root_is_new && (s.pid == self.root || s.pgrp == self.root || s.session == self.root))
                     || self.seen.get(&s.pid) == Some(&s.starttime)
-                    || (s.ppid == me && s.pid != self.root && has_mark(s.pid, &self.mark))
             })
             .map(|s| s.pid)
             .collect();
+        let mut strangers = HashMap::new();
+        for s in stats.iter().filter(|s| s.ppid == me || (self.adopted && s.pid != me)) {
+            if self.strangers.get(&s.pid) == Some(&s.starttime) {
+                strangers.insert(s.pid, s.starttime);
+            } else if s.pid != self.root && !members.contains(&s.pid) {
+                match self.mark.carried_by(s.pid) {
+                    Some(true) => _ = members.insert(s.pid),
+                    Some(false) | None => _ = strangers.insert(s.pid, s.starttime),
+                }
+            }
+        }
+        self.strangers = strangers;
         loop {
             let before = members.len();
             let children = stats.iter().filter(|s| members.contains(&s.ppid)).map(|s| s.pid);
@@ -143,6 +209,12 @@ impl Tree {
     }
 }
 
+/// Whether a child of this process has ended and was not reaped. One system call, where a look at `/proc` takes many.
+pub(crate) fn has_zombies() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::All, options).is_ok_and(|ended| ended.is_some())
+}
+
 /// Reaps the orphans that were left to switchman and belong to no worker any more. `before` are those that this
 /// found last time: only what has been a zombie for two rounds is reaped, because a younger one may belong to
 /// somebody in this process who is about to wait for it.
@@ -165,11 +237,6 @@ fn all_stats() -> Vec<Stat> {
     procfs::process::all_processes()
         .map(|all| all.flatten().filter_map(|process| process.stat().ok()).collect())
         .unwrap_or_default()
-}
-
-fn has_mark(pid: i32, mark: &OsString) -> bool {
-    let environ = Process::new(pid).and_then(|process| process.environ());
-    environ.is_ok_and(|environ| environ.get(std::ffi::OsStr::new("PIDFILE")) == Some(mark))
 }
 
 /// All listening TCP sockets with their inodes; none where `/proc/net` cannot be read.
@@ -209,7 +276,7 @@ mod tests {
         };
         let mut own = start("setsid sleep 1000 & sleep 1000; true");
         let mut stranger = start("exec sleep 1000");
-        let mut tree = Tree::new(own.id(), "/no/mark");
+        let mut tree = Tree::new(own.id(), Path::new("/no/mark"));
         wait_until("sh, setsid and sleep", || tree.look().len() == 3);
         assert!(!tree.look().contains(&stranger.id().cast_signed()));
 
@@ -227,9 +294,10 @@ mod tests {
     #[test]
     fn the_number_of_a_dead_root_that_is_used_again_is_no_member() {
         let mut stranger = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
-        let mut tree = Tree::new(stranger.id(), "/no/mark");
+        let mut tree = Tree::new(stranger.id(), Path::new("/no/mark"));
         assert_eq!(tree.look().len(), 1);
-        let mut tree = Tree { root_started: Some(1), seen: HashMap::new(), ..tree };
+        let mut tree =
+            Tree { root_started: Some(1), seen: HashMap::new(), strangers: HashMap::new(), ..tree };
         assert!(tree.look().is_empty());
         stranger.kill().unwrap();
         stranger.wait().unwrap();

@@ -1,27 +1,33 @@
-//! The life of one process, as a task: start, watch, wait until ready, and end with everything it started.
+//! The life of one process, as a task: start or adopt, watch, wait until ready, and end with everything it started.
 //!
 //! The only place that starts processes. It reports what it sees and decides nothing; when it has reported the
-//! end, nothing of the process tree is left and its port or socket is free.
+//! end, nothing of the process tree is left and its port or socket is free. Until then its record says what the
+//! next switchman has to know to go on with it; when this switchman leaves, the task ends and the process does not.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::process::Child;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::launch::{self, Identity};
 use super::lifecycle::{End, ProcessId};
+use super::main_process::{self, MainProcess};
 use super::output::{LogStore, Printer, Stream};
+use super::pipes::{self, Output};
 use super::place::{Place, Places};
 use super::readiness::{self, SharedTree, Verdict, ask};
+use super::record::{self, Record};
 use super::tree::{Listener, Tree};
-use super::{Event, Key};
-use crate::config::{RunCommand, RunSpec};
+use super::{Event, Key, fingerprint};
+use crate::config::{Protocol, RunCommand, RunSpec};
 use crate::registry::Address;
 
 /// A start that takes longer lets the next one begin: a worker that hangs must not hold up the others.
@@ -30,6 +36,12 @@ const TURN_MAX: Duration = Duration::from_secs(5);
 const OUTPUT_AFTER_END: Duration = Duration::from_secs(1);
 /// After KILL, how long to wait for a process to vanish. Only one that hangs in the kernel takes longer.
 const KILL_MAX: Duration = Duration::from_secs(10);
+/// A process that ends well may have left the work to one that it has forked: how long that one has to write its
+/// number into `PIDFILE`, before the worker was ready and after.
+const FORK_MAX: Duration = Duration::from_secs(3);
+const FORK_MAX_READY: Duration = Duration::from_millis(250);
+/// Between two looks for that.
+const FORK_LOOK: Duration = Duration::from_millis(10);
 /// Lines of its output that the reason of a failure quotes.
 const QUOTED_LINES: usize = 10;
 /// Of a quoted line, so many characters.
@@ -45,6 +57,33 @@ pub(crate) struct Launch {
     pub(crate) logs: LogStore,
     /// Starts wait for their turn here; none for one that is urgent.
     pub(crate) turns: Option<Arc<Semaphore>>,
+    /// How often its worker was started again before.
+    pub(crate) restarts: u32,
+    /// Which folder of its name it is started from.
+    pub(crate) identity: Option<(u64, u64)>,
+    /// Nothing is started before this.
+    pub(crate) cleared: CancellationToken,
+    /// switchman leaves, and its workers stay.
+    pub(crate) leaving: CancellationToken,
+}
+
+/// Where the process comes from.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// It is to be started, under this number.
+    New(ProcessId),
+    /// An earlier switchman has started it, and it is what its record says.
+    Adopted(Box<Found>),
+}
+
+/// A process that an earlier switchman has left.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) record: Record,
+    /// Tells when it ends.
+    pub(crate) descriptor: OwnedFd,
+    /// Where it listens, held for it.
+    pub(crate) place: Place,
 }
 
 /// What the task sees.
@@ -77,19 +116,22 @@ impl Reporter {
     }
 }
 
-/// Runs one process until nothing of it is left. `told` (or its sender's end) tells it to end.
-pub(crate) async fn run(launch: Launch, mut told: oneshot::Receiver<()>, reporter: Reporter) {
-    let end = live(&launch, &mut told, &reporter).await;
-    // It may not have written one.
-    let _ = tokio::fs::remove_file(&launch.who.pidfile).await;
-    reporter.send(Report::Ended(end)).await;
+/// Runs one process until nothing of it is left, or until switchman leaves it to the next one. `told` (or its
+/// sender's end) tells it to end.
+pub(crate) async fn run(launch: Launch, origin: Origin, mut told: oneshot::Receiver<()>, reporter: Reporter) {
+    if let Some(end) = live(&launch, origin, &mut told, &reporter).await {
+        record::remove(&launch.who.pidfile);
+        reporter.send(Report::Ended(end)).await;
+    }
 }
 
-/// A process that was started, and what belongs to it.
+/// A process that runs, and what belongs to it.
 #[derive(Debug)]
 struct Process {
-    child: Child,
-    pid: u32,
+    main: MainProcess,
+    record: Record,
+    /// The number that its lines are logged under.
+    printer: u32,
     /// Held until nothing of the process is left.
     place: Place,
     tree: SharedTree,
@@ -100,52 +142,167 @@ struct Process {
 #[derive(Debug)]
 enum Watched {
     Told,
-    Exited { status: io::Result<ExitStatus>, passed: bool },
+    Exited { status: io::Result<Option<ExitStatus>>, passed: bool },
 }
 
-async fn live(launch: &Launch, told: &mut oneshot::Receiver<()>, reporter: &Reporter) -> End {
-    let turn = match &launch.turns {
-        None => None,
-        Some(turns) => tokio::select! {
-            turn = turns.clone().acquire_owned() => turn.ok(),
-            _ = &mut *told => return End::Told,
-        },
+/// How it ended; none if switchman has left it.
+async fn live(
+    launch: &Launch,
+    origin: Origin,
+    told: &mut oneshot::Receiver<()>,
+    reporter: &Reporter,
+) -> Option<End> {
+    let (begun, turn) = match origin {
+        Origin::Adopted(found) => (adopt(launch, *found), None),
+        Origin::New(number) => {
+            let turn = tokio::select! {
+                biased;
+                _ = &mut *told => return Some(End::Told),
+                () = launch.leaving.cancelled() => return None,
+                turn = launch.turn() => turn,
+            };
+            (start(launch, number), turn)
+        }
     };
-    let mut process = match start(launch).await {
+    let mut process = match begun {
         Ok(process) => process,
-        Err(why) => return End::ByItself(format!("could not be started: {why}")),
+        Err(why) => return Some(End::ByItself(why)),
     };
-    reporter.send(Report::Spawned { pid: process.pid, address: process.place.address() }).await;
-    match process.watch(launch, turn, told, reporter).await {
-        Watched::Told => {
-            process.terminate(launch.spec.stop.grace).await;
-            End::Told
+    reporter.send(process.spawned()).await;
+    tokio::select! {
+        biased;
+        end = process.lead(launch, turn, told, reporter) => return Some(end),
+        () = launch.leaving.cancelled() => {}
+    }
+    process.leave().await;
+    None
+}
+
+impl Launch {
+    /// Waits until it may be started; none for one that waits for nobody.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.cleared.cancelled().await;
+        match &self.turns {
+            None => None,
+            Some(turns) => turns.clone().acquire_owned().await.ok(),
         }
-        Watched::Exited { status, passed } => {
-            reporter.send(Report::Exited).await;
-            process.explain(launch, status, passed).await
-        }
+    }
+
+    fn read_output(&self, pid: u32) -> Vec<JoinHandle<()>> {
+        let [out, err] = pipes::paths(&self.who.pidfile);
+        let read = |path: &Path, stream| {
+            let output = match Output::open(path, self.leaving.clone()) {
+                Ok(output) => output,
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "what a worker prints cannot be read");
+                    return None;
+                }
+            };
+            let Identity { service, version, worker, .. } = &self.who;
+            let printer =
+                Printer { service: service.clone(), version: version.clone(), worker: *worker, pid, stream };
+            Some(tokio::spawn(printer.read(output, self.logs.clone())))
+        };
+        read(&out, Stream::Stdout).into_iter().chain(read(&err, Stream::Stderr)).collect()
     }
 }
 
-/// Starts the process, or says why it cannot be.
-async fn start(launch: &Launch) -> Result<Process, String> {
+/// Starts the process and writes it down, or says why it cannot be. Waits for nothing in between: what was started is
+/// recorded, whatever becomes of this task.
+fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
     let Launch { who, run, spec, .. } = launch;
-    if let Some(folder) = who.pidfile.parent() {
-        let made = tokio::fs::create_dir_all(folder).await;
-        made.map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
-    }
-    let place = launch.places.pick(spec.upstream).map_err(|e| e.to_string())?;
-    let mut command = launch::command(run, spec, who, &place.address());
-    let mut child = command.spawn().map_err(|e| launch::explain_spawn(&e, run, &who.folder))?;
+    let why = |what: &str, error: &dyn std::fmt::Display| format!("could not be started: {what}: {error}");
+    let folder = who.pidfile.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| why(&format!("the folder {}", folder.display()), &e))?;
+    let place = launch.places.pick(spec.upstream).map_err(|e| format!("could not be started: {e}"))?;
+    let address = place.address();
+    let mut command = launch::command(run, spec, who, &address);
+    let [out, err] = pipes::paths(&who.pidfile);
+    command.stdout(pipes::make(&out).map_err(|e| why("its standard output", &e))?);
+    command.stderr(pipes::make(&err).map_err(|e| why("its standard error", &e))?);
+    // A reader before the process, and the writing ends closed here after it: the end is seen when it lets go of them.
+    let child = command.spawn();
+    let child = child
+        .map_err(|e| format!("could not be started: {}", launch::explain_spawn(&e, run, &who.folder)))?;
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
-    let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile)));
-    let readers = read_output(&mut child, launch, pid);
-    Ok(Process { child, pid, place, tree, readers })
+    let record = Record {
+        service: who.service.clone(),
+        version: who.version.clone(),
+        worker: who.worker,
+        process: number.0,
+        restarts: launch.restarts,
+        pid,
+        started: record::started(pid).unwrap_or_default(),
+        boot: record::boot().unwrap_or_default(),
+        address: (&address).into(),
+        h2c: spec.protocol == Protocol::H2c,
+        command: fingerprint::of(run, spec),
+        folder: who.folder.clone(),
+        identity: launch.identity,
+        pidfile: who.pidfile.clone(),
+        at: jiff::Timestamp::now(),
+        ready: false,
+        grace: spec.stop.grace,
+        drain: spec.stop.drain,
+    };
+    let tree = Tree::new(pid, &who.pidfile);
+    let process = Process {
+        main: MainProcess::Child(child),
+        record,
+        printer: pid,
+        place,
+        tree: Arc::new(Mutex::new(tree)),
+        readers: launch.read_output(pid),
+    };
+    process.write_down();
+    Ok(process)
+}
+
+/// Goes on with a process that an earlier switchman has left.
+fn adopt(launch: &Launch, found: Found) -> Result<Process, String> {
+    let Found { record, descriptor, place } = found;
+    let main = MainProcess::known(descriptor).map_err(|e| format!("cannot be watched: {e}"))?;
+    let tree = Arc::new(Mutex::new(Tree::adopted(&record)));
+    let readers = launch.read_output(record.pid);
+    Ok(Process { main, printer: record.pid, record, place, tree, readers })
 }
 
 impl Process {
+    fn spawned(&self) -> Report {
+        Report::Spawned { pid: self.record.pid, address: self.place.address() }
+    }
+
+    fn write_down(&self) {
+        if let Err(error) = self.record.write() {
+            let Record { service, version, worker, pid, .. } = &self.record;
+            tracing::error!(
+                %service, %version, %worker, pid, %error,
+                "this worker cannot be recorded; the next switchman will end it instead of going on with it"
+            );
+        }
+    }
+
+    /// From now to its end.
+    async fn lead(
+        &mut self,
+        launch: &Launch,
+        turn: Option<OwnedSemaphorePermit>,
+        told: &mut oneshot::Receiver<()>,
+        reporter: &Reporter,
+    ) -> End {
+        match self.watch(launch, turn, told, reporter).await {
+            Watched::Told => {
+                self.terminate(self.record.grace).await;
+                End::Told
+            }
+            Watched::Exited { status, passed } => {
+                reporter.send(Report::Exited).await;
+                self.explain(launch, status, passed).await
+            }
+        }
+    }
+
     /// Waits until it is ready (and says so), ends, or is told to end. Its turn is over when it is ready, or after
     /// [`TURN_MAX`].
     async fn watch(
@@ -157,17 +314,40 @@ impl Process {
     ) -> Watched {
         let turn_over = Instant::now() + TURN_MAX;
         let address = self.place.address();
-        let readiness = readiness::wait(&launch.spec, &address, &self.tree, reporter);
+        let tree = self.tree.clone();
+        let readiness = readiness::wait(&launch.spec, &address, &tree, reporter);
         tokio::pin!(readiness);
         let (mut waiting, mut passed) = (true, false);
         loop {
             tokio::select! {
-                status = self.child.wait() => return Watched::Exited { status, passed },
+                status = self.main.wait() => {
+                    let time = match &status {
+                        Ok(Some(status)) if status.success() && passed => FORK_MAX_READY,
+                        Ok(Some(status)) if status.success() => FORK_MAX,
+                        // It is looked for once.
+                        Ok(None) => Duration::ZERO,
+                        Ok(Some(_)) | Err(_) => return Watched::Exited { status, passed },
+                    };
+                    let successor = tokio::select! {
+                        successor = successor(&tree, &launch.who.pidfile, time) => successor,
+                        _ = &mut *told => return Watched::Told,
+                    };
+                    let Some((pid, main)) = successor else { return Watched::Exited { status, passed } };
+                    self.main = main;
+                    self.record.pid = pid;
+                    self.record.started = record::started(pid).unwrap_or_default();
+                    self.write_down();
+                    reporter.send(self.spawned()).await;
+                }
                 _ = &mut *told => return Watched::Told,
                 verdict = &mut readiness, if waiting => {
                     waiting = false;
                     turn = None;
                     passed = verdict == Verdict::Ready;
+                    if passed && !self.record.ready {
+                        self.record.ready = true;
+                        self.write_down();
+                    }
                     reporter.send(Report::Verdict(verdict)).await;
                 }
                 () = tokio::time::sleep_until(turn_over), if turn.is_some() => turn = None,
@@ -176,7 +356,12 @@ impl Process {
     }
 
     /// Ends what the process has left behind, and says how it ended.
-    async fn explain(self, launch: &Launch, status: io::Result<ExitStatus>, passed: bool) -> End {
+    async fn explain(
+        &mut self,
+        launch: &Launch,
+        status: io::Result<Option<ExitStatus>>,
+        passed: bool,
+    ) -> End {
         // A socket has a path that nobody else was given.
         let port = match &self.place {
             Place::Port(port) if !passed => Some(port.address().port()),
@@ -187,9 +372,9 @@ impl Process {
             None => false,
         };
         kill(&self.tree).await;
-        finish(self.readers).await;
+        self.finish().await;
         let Identity { service, version, worker, .. } = &launch.who;
-        let lines = launch.logs.tail(service, version, (*worker, self.pid), QUOTED_LINES);
+        let lines = launch.logs.tail(service, version, (*worker, self.printer), QUOTED_LINES);
         let how = match status {
             Ok(status) => launch::explain_exit(status, &launch.run),
             Err(error) => format!("ended, and its status cannot be read: {error}"),
@@ -203,18 +388,62 @@ impl Process {
     }
 
     /// TERM to the whole tree, `grace`, then KILL.
-    async fn terminate(mut self, grace: Duration) {
+    async fn terminate(&mut self, grace: Duration) {
         ask(&self.tree, |tree| tree.signal(Signal::TERM)).await;
         let ends = async {
             // How it ends does not matter to who told it to.
-            let _ = self.child.wait().await;
+            let _ = self.main.wait().await;
             until_empty(&self.tree, None).await;
         };
         if tokio::time::timeout(grace, ends).await.is_err() {
             kill(&self.tree).await;
-            let _ = tokio::time::timeout(KILL_MAX, self.child.wait()).await;
+            let _ = tokio::time::timeout(KILL_MAX, self.main.wait()).await;
         }
-        finish(self.readers).await;
+        self.finish().await;
+    }
+
+    /// Reads what is left in the pipes.
+    async fn finish(&mut self) {
+        let deadline = Instant::now() + OUTPUT_AFTER_END;
+        for mut reader in self.readers.drain(..) {
+            if tokio::time::timeout_at(deadline, &mut reader).await.is_err() {
+                // Somebody outside the tree was handed the pipe.
+                reader.abort();
+            }
+        }
+    }
+
+    /// Leaves it running for the next switchman.
+    async fn leave(self) {
+        for reader in self.readers {
+            // It has been told; an error would mean that it has ended already.
+            let _ = reader.await;
+        }
+        self.place.leave();
+    }
+}
+
+/// The process that has taken over from a main process that has ended: the member of its tree that `pidfile` names.
+/// Waits for it for `time`, while there is a member at all.
+async fn successor(tree: &SharedTree, pidfile: &Path, time: Duration) -> Option<(u32, MainProcess)> {
+    let begun = Instant::now();
+    loop {
+        let last = begun.elapsed() >= time;
+        let named = std::fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse().ok());
+        // Opened before it is looked up: the descriptor stays with the process that is found to be a member.
+        let descriptor = named.and_then(|pid: u32| Some((pid, main_process::open(pid).ok()?)));
+        let members = ask(tree, Tree::look).await;
+        if let Some((pid, descriptor)) = descriptor
+            && members.contains(&pid.cast_signed())
+            && let Ok(main) = MainProcess::known(descriptor)
+        {
+            ask(tree, move |tree| tree.root_is(pid)).await;
+            return Some((pid, main));
+        }
+        if last || members.is_empty() {
+            return None;
+        }
+        tokio::time::sleep(FORK_LOOK).await;
     }
 }
 
@@ -234,32 +463,6 @@ fn quote(how: &str, lines: &[Arc<str>]) -> String {
         text.extend(line.chars().take(QUOTED_CHARS));
     }
     text
-}
-
-fn read_output(child: &mut Child, launch: &Launch, pid: u32) -> Vec<JoinHandle<()>> {
-    let printer = |stream| Printer {
-        service: launch.who.service.clone(),
-        version: launch.who.version.clone(),
-        worker: launch.who.worker,
-        pid,
-        stream,
-    };
-    let stdout =
-        child.stdout.take().map(|out| tokio::spawn(printer(Stream::Stdout).read(out, launch.logs.clone())));
-    let stderr =
-        child.stderr.take().map(|out| tokio::spawn(printer(Stream::Stderr).read(out, launch.logs.clone())));
-    stdout.into_iter().chain(stderr).collect()
-}
-
-/// Reads what is left in the pipes.
-async fn finish(readers: Vec<JoinHandle<()>>) {
-    let deadline = Instant::now() + OUTPUT_AFTER_END;
-    for mut reader in readers {
-        if tokio::time::timeout_at(deadline, &mut reader).await.is_err() {
-            // Somebody outside the tree was handed the pipe.
-            reader.abort();
-        }
-    }
 }
 
 /// KILL to the whole tree, until nothing of it is left.

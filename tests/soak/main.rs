@@ -119,7 +119,7 @@ async fn start(journal: &std::path::Path) -> Switchman {
     );
     let rules = hands::rules(30);
     let top = format!("limits: {{first_byte_timeout: {}, idle_timeout: 60s}}\n", hands::FIRST_BYTE);
-    let setup = Setup { top: &top, service: &service, rules: Some(&rules), held: true };
+    let setup = Setup { top: &top, service: &service, rules: Some(&rules), held: true, ..Setup::default() };
     let switchman = Switchman::start(setup).await;
     for version in VERSIONS {
         switchman.deploy_ready(version).await;

@@ -9,6 +9,7 @@ pub(super) mod front;
 pub(super) mod http2;
 pub(super) mod isolation;
 mod launch;
+pub(super) mod keep;
 pub(super) mod limits;
 pub(super) mod streams;
 
@@ -61,7 +62,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 21] = [
+pub(super) const ALL: [&Section; 25] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -77,7 +78,11 @@ pub(super) const ALL: [&Section; 21] = [
     &QUEUE,
     &BODIES,
     &COMPRESS,
+    &keep::KEEP,
+    &keep::HOOKS,
+    &keep::HOOK,
     &RUN,
+    &keep::WORKERS,
     &READY,
     &STOP,
     &isolation::ISOLATION,
@@ -279,7 +284,7 @@ pub(super) const RUN: Section = Section {
             "{NODE_ENV: production}",
             "Environment variables added to switchman's own. Values are taken as they are written.",
         ),
-        key("workers", "1 to 1000", Value("1"), "2", "Workers of a version."),
+        keep::WORKERS_KEY,
         key(
             "upstream",
             "`port`, `unix` or `inherit`",

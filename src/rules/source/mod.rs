@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::RulesAt;
+use crate::etcd::Cluster;
 use crate::hint::Problems;
 use crate::rules::publisher::{Aliases, Published};
 use crate::version::ServiceName;
@@ -42,7 +43,7 @@ pub struct SourceSpec {
     /// The folder for what survives a restart; each service has its own folder in it.
     pub state: PathBuf,
     /// The cluster that holds aliases, routes and, by default, the document. All services share one.
-    pub etcd: Option<etcd::Cluster>,
+    pub etcd: Option<Cluster>,
 }
 
 /// The rules of one service, at work.

@@ -27,7 +27,8 @@ pub(crate) struct Identity {
     pub(crate) pidfile: PathBuf,
 }
 
-/// The command of one worker: in its own process group, without input, its output piped.
+/// The command of one worker: in its own process group, without input. Where its output goes is up
+/// to whoever starts it.
 pub(crate) fn command(run: &RunCommand, spec: &RunSpec, who: &Identity, address: &Address) -> Command {
     // What it is not given it must not find in switchman's own environment either. HOST holds for both: an
     // application that does not know SOCKET must not open a port to everybody.
@@ -59,11 +60,7 @@ pub(crate) fn command(run: &RunCommand, spec: &RunSpec, who: &Identity, address:
         .env("SWITCHMAN_WORKER", who.worker.to_string())
         .env("PIDFILE", &who.pidfile)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        // The last resort, should the task that watches it die; the task itself ends the whole tree.
-        .kill_on_drop(true);
+        .process_group(0);
     command
 }
 
@@ -92,8 +89,11 @@ pub(crate) fn explain_spawn(error: &io::Error, run: &RunCommand, folder: &Path) 
     }
 }
 
-/// How a process ended.
-pub(crate) fn explain_exit(status: ExitStatus, run: &RunCommand) -> String {
+/// How a process ended; without a status it was not our child.
+pub(crate) fn explain_exit(status: Option<ExitStatus>, run: &RunCommand) -> String {
+    let Some(status) = status else {
+        return "ended; its exit status went to whoever had adopted it".to_owned();
+    };
     let shell = matches!(run, RunCommand::Shell(_));
     match (status.code(), status.signal()) {
         (Some(127), _) if shell => {
@@ -104,7 +104,9 @@ pub(crate) fn explain_exit(status: ExitStatus, run: &RunCommand) -> String {
             "exited with status 126: a command of `run` may not be executed; hint: chmod +x it".to_owned()
         }
         (Some(0), _) => {
-            "exited with status 0; hint: `run` must stay in the foreground (no `&` at its end, no daemon)".to_owned()
+            "exited with status 0; hint: `run` must stay in the foreground (no `&` at its end), or, if it is a daemon, \
+             write its number to the file $PIDFILE"
+                .to_owned()
         }
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => match signal_name(signal) {
@@ -143,19 +145,20 @@ mod tests {
         let exec = RunCommand::Exec(vec!["x".into()]);
         let code = |code: i32| ExitStatus::from_raw(code << 8);
         for (status, run, words) in [
-            (code(1), &shell, "exited with status 1"),
-            (code(0), &shell, "must stay in the foreground"),
-            (code(127), &shell, "the shell did not find a command"),
-            (code(126), &shell, "chmod +x"),
-            (code(127), &exec, "exited with status 127"),
-            (ExitStatus::from_raw(9), &shell, "signal 9 (KILL"),
-            (ExitStatus::from_raw(11), &exec, "signal 11 (SEGV)"),
-            (ExitStatus::from_raw(34), &exec, "signal 34"),
+            (Some(code(1)), &shell, "exited with status 1"),
+            (Some(code(0)), &shell, "must stay in the foreground"),
+            (Some(code(127)), &shell, "the shell did not find a command"),
+            (Some(code(126)), &shell, "chmod +x"),
+            (Some(code(127)), &exec, "exited with status 127"),
+            (Some(ExitStatus::from_raw(9)), &shell, "signal 9 (KILL"),
+            (Some(ExitStatus::from_raw(11)), &exec, "signal 11 (SEGV)"),
+            (Some(ExitStatus::from_raw(34)), &exec, "signal 34"),
+            (None, &shell, "its exit status went to whoever had adopted it"),
         ] {
             let said = explain_exit(status, run);
             assert!(said.contains(words), "{said}");
         }
-        assert!(!explain_exit(code(127), &exec).contains("shell"));
+        assert!(!explain_exit(Some(code(127)), &exec).contains("shell"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::adopt::Adopted;
 use crate::version::WorkerId;
 
 /// One process of a version; never used again for another one of the same version.
@@ -17,6 +18,15 @@ pub(crate) enum Event {
     Start {
         /// From 1.
         workers: u32,
+    },
+    /// It is to run this many workers, and an earlier switchman has left these processes of it.
+    Adopt {
+        /// From 1.
+        workers: u32,
+        /// Whether one of them had been ready.
+        was_ready: bool,
+        /// At most one for each worker.
+        processes: Vec<Adopted>,
     },
     /// It is to drain and stop.
     Stop,

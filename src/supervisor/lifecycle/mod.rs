@@ -18,6 +18,7 @@
 //! - Every started process is known until it has ended; nothing is started unless the version is to run.
 //! - Stop always leads to stopped, and a version that once was ready fails only when it has lost every worker.
 
+mod adopt;
 mod crash;
 mod event;
 mod reconcile;
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::version::{VersionState, WorkerId, WorkerState};
+pub(crate) use adopt::Adopted;
 use crash::Crashes;
 pub(crate) use event::{Effect, End, Event, ProcessId};
 
@@ -181,6 +183,7 @@ impl Lifecycle {
             Event::Arrive => {}
             Event::Start { workers } if self.goal != Goal::Run => self.start_afresh(workers),
             Event::Start { .. } => {}
+            Event::Adopt { workers, was_ready, processes } => self.adopt(workers, was_ready, processes),
             Event::Stop if self.goal == Goal::Retire => {}
             Event::Stop => self.want(Goal::Stop, None),
             Event::Retire => self.want(Goal::Retire, None),

@@ -65,6 +65,7 @@ impl World {
             services: configured.iter().map(|n| (n.clone(), service(folder.path(), n))).collect(),
             threads: 1,
             state: state.clone(),
+            alone: CancellationToken::new(),
         };
         let (changes, changed) = mpsc::channel(16);
         let (supervisor, _) = supervisor::spawn(settings, supervised, changed, live.clone());
@@ -189,6 +190,7 @@ pub(crate) fn service(folder: &Path, name: &ServiceName) -> config::Service {
         promote: config::Promote::Manual,
         rules: RulesAt::File(folder.join("rules.yaml")),
         delivery: Arc::default(),
+        upkeep: config::Upkeep::default(),
         run,
     }
 }

@@ -77,20 +77,6 @@ async fn term_ends_everything_and_running_requests_first() {
 }
 
 #[tokio::test]
-async fn workers_that_a_killed_switchman_left_behind_are_ended() {
-    let mut switchman = Switchman::start(Setup { service: "    workers: 2\n", ..Setup::default() }).await;
-    switchman.deploy_ready("4f2a91c").await;
-    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
-    let before = processes_in(&switchman.root());
-    assert_eq!(before.len(), 2);
-    switchman.kill_and_start().await;
-    switchman.wait_state("4f2a91c", "ready").await;
-    let after = processes_in(&switchman.root());
-    assert!(after.len() == 2 && after.iter().all(|p| !before.contains(p)), "{before:?} {after:?}");
-    assert_eq!(get(&switchman.url("/")).await.unwrap().version(), "4f2a91c");
-}
-
-#[tokio::test]
 async fn signals_that_other_servers_reload_on_end_nothing() {
     use rustix::process::Signal;
     let switchman = Switchman::start(Setup::default()).await;

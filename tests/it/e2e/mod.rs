@@ -1,5 +1,6 @@
 //! The main job, end to end: the real program as a process, with a real rsync, real workers, real requests.
 
+mod adopt;
 mod applications;
 mod apps;
 mod bad_input;

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Client, CompactionOptions};
 use switchman::config::{self, RulesAt};
+use switchman::etcd::Cluster;
 use switchman::rules::publisher::{Aliases, Published};
-use switchman::rules::source::{self, Change, ChangeError, ServiceRules, SourceSpec, Who, etcd::Cluster};
+use switchman::rules::source::{self, Change, ChangeError, ServiceRules, SourceSpec, Who};
 use switchman::version::ServiceName;
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};

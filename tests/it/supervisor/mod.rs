@@ -2,7 +2,9 @@
 //!
 //! Every version is run as `sh ./run.sh`, so that each test writes the program it needs into the version's folder.
 
+mod adopt;
 mod faults;
+mod daemons;
 mod life;
 mod stop;
 mod unix;
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchman::config::{Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop};
+use switchman::config::{Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop, Upkeep};
 use switchman::deploy::{ChangeKind, VersionChange};
 use switchman::hint::Problems;
 use switchman::registry::{self, Address, Registry};
@@ -29,8 +31,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::eventually;
+use crate::support::switchman::end_processes_in;
 
 const APP: &str = "app";
 
@@ -53,9 +57,28 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 /// A version that works.
 const SERVE: &str = "exec python3 server.py";
 
+/// A deploy root. A test that fails leaves no process behind in it.
+struct Root(TempDir);
+
+impl Root {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(TempDir::new().unwrap()))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        end_processes_in(self.path());
+    }
+}
+
 /// One supervisor with one service.
 struct World {
-    root: Arc<TempDir>,
+    root: Arc<Root>,
     state: Arc<TempDir>,
     spec: RunSpec,
     handle: SupervisorHandle,
@@ -92,11 +115,16 @@ fn deadline(ms: u64) -> RunSpec {
 
 impl World {
     fn new(spec: RunSpec) -> Self {
-        Self::over(Arc::new(TempDir::new().unwrap()), Arc::new(TempDir::new().unwrap()), spec)
+        Self::over(Root::new(), Arc::new(TempDir::new().unwrap()), spec)
     }
 
     /// Over folders that are there.
-    fn over(root: Arc<TempDir>, state: Arc<TempDir>, spec: RunSpec) -> Self {
+    fn over(root: Arc<Root>, state: Arc<TempDir>, spec: RunSpec) -> Self {
+        Self::over_with(root, state, spec, &[])
+    }
+
+    /// Likewise, with these aliases from the beginning.
+    fn over_with(root: Arc<Root>, state: Arc<TempDir>, spec: RunSpec, aliases: &[(&str, &str)]) -> Self {
         let service = Service {
             root: root.path().to_owned(),
             hosts: Vec::new(),
@@ -105,6 +133,7 @@ impl World {
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
+            upkeep: Upkeep::default(),
             run: spec.clone(),
         };
         let app = ServiceName::from(APP);
@@ -112,9 +141,11 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
+            alone: CancellationToken::new(),
         };
+        settings.alone.cancel();
         let (writer, registry) = Registry::new();
-        let (rules, rules_reader) = watch::channel(published(&[]));
+        let (rules, rules_reader) = watch::channel(published(aliases));
         let live = Live::new();
         let readers = BTreeMap::from([(app.clone(), rules_reader)]);
         let hosts = BTreeMap::from([(app, Vec::new())]);
@@ -127,6 +158,12 @@ impl World {
     /// Ends this supervisor, and starts another one over the same folders.
     async fn restarted(self) -> Self {
         self.end().await;
+        Self::over(self.root, self.state, self.spec)
+    }
+
+    /// This supervisor leaves its workers, and another one over the same folders goes on.
+    async fn succeeded(self) -> Self {
+        self.handle.leave().await;
         Self::over(self.root, self.state, self.spec)
     }
 

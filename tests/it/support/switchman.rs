@@ -30,6 +30,8 @@ pub(crate) struct Switchman {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     process: Child,
+    /// What it is started under.
+    within: Vec<String>,
     /// The public listening socket, if the test holds it.
     held: Option<TcpListener>,
     /// The process that took over in an upgrade, which is no child of ours.
@@ -47,6 +49,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) service: &'a str,
     /// The rule document at the start; none: no `rules:` line.
     pub(crate) rules: Option<&'a str>,
+    /// A command that switchman is started by, as in `unshare --pid`; none: as it is.
+    pub(crate) within: &'a [&'a str],
     /// The test holds the public listening socket and passes it on as systemd does, so that connections wait in its
     /// queue while no switchman runs.
     pub(crate) held: bool,
@@ -82,10 +86,14 @@ impl Switchman {
             setup.top, setup.service
         );
         std::fs::write(folder.path().join("switchman.yaml"), config).unwrap();
+        let mut within: Vec<String> = setup.within.iter().map(|word| (*word).to_owned()).collect();
         let held = setup.held.then(|| TcpListener::bind(address).unwrap());
-        let process = spawn(folder.path(), held.as_ref());
+        if held.is_some() {
+            within.extend(["sh", "-c", PASS_ON, "sh"].map(str::to_owned));
+        }
+        let process = spawn(folder.path(), &within, held.as_ref());
         let (successor, before) = (None, Vec::new());
-        let mut switchman = Self { folder, address, admin, process, held, successor, before };
+        let mut switchman = Self { folder, address, admin, process, within, held, successor, before };
         switchman.wait_ready().await;
         switchman
     }
@@ -108,13 +116,6 @@ impl Switchman {
         }
     }
 
-    /// A new process on the same folder, where none runs.
-    pub(crate) async fn start_again(&mut self) {
-        let process = spawn(self.folder.path(), self.held.as_ref());
-        self.before.push(std::mem::replace(&mut self.process, process));
-        self.wait_ready().await;
-    }
-
     /// `switchman upgrade`: another process takes over, and the old one ends when its requests have.
     pub(crate) async fn upgrade(&mut self) {
         let before = self.pid();
@@ -123,6 +124,18 @@ impl Switchman {
         let successor = Process::new(lock.trim().parse().unwrap()).unwrap();
         assert_ne!(successor.pid, before as i32, "another process has taken over");
         self.successor = Some(successor);
+    }
+
+    /// A new process on the same folder, after the end of the one before.
+    pub(crate) async fn start_again(&mut self) {
+        self.start_without_waiting();
+        self.wait_ready().await;
+    }
+
+    /// Likewise, and it may do anything yet.
+    pub(crate) fn start_without_waiting(&mut self) {
+        let process = spawn(self.folder.path(), &self.within, self.held.as_ref());
+        self.before.push(std::mem::replace(&mut self.process, process));
     }
 
     /// TERM if it still runs, then a new process on the same folder.
@@ -276,28 +289,19 @@ async fn ended(process: &Process) {
     eventually("switchman ends", async || (!running()).then_some(())).await;
 }
 
-/// Gives what is on its stdin to the program as systemd gives a listening socket.
+/// Gives what is on its stdin to a program as systemd gives it a listening socket.
 const PASS_ON: &str =
     "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=switchman.socket; exec \"$@\"";
 
-fn spawn(folder: &Path, held: Option<&TcpListener>) -> Child {
+fn spawn(folder: &Path, within: &[String], held: Option<&TcpListener>) -> Child {
+    let stdin = held.map_or_else(Stdio::null, |held| OwnedFd::from(held.try_clone().unwrap()).into());
     let log =
         std::fs::OpenOptions::new().create(true).append(true).open(folder.join("switchman.log")).unwrap();
-    let mut command = match held {
-        None => {
-            let mut command = Command::new(PROGRAM);
-            command.stdin(Stdio::null());
-            command
-        }
-        Some(held) => {
-            let mut command = Command::new("sh");
-            command.args(["-c", PASS_ON, "sh", PROGRAM]).stdin(OwnedFd::from(held.try_clone().unwrap()));
-            command
-        }
-    };
-    command
-        .args(["serve", "--config", "switchman.yaml"])
+    let mut words = within.iter().map(String::as_str).chain([PROGRAM, "serve", "--config", "switchman.yaml"]);
+    Command::new(words.next().unwrap())
+        .args(words)
         .current_dir(folder)
+        .stdin(stdin)
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .kill_on_drop(true)

@@ -6,10 +6,10 @@
 use etcd_client::{Client, Compare, CompareOp, GetOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse};
 use jiff::Timestamp;
 
-use crate::rules::source::etcd::connection::in_time;
+use crate::etcd::{Failure, in_time};
+use crate::rules::source::etcd::MESSAGE_BYTES_MAX;
 use crate::rules::source::etcd::mirror::{Contents, Keys, Mirror, Seen, Value};
 use crate::rules::source::etcd::write::{Write, decide};
-use crate::rules::source::etcd::{Failure, MESSAGE_BYTES_MAX};
 use crate::rules::source::{Change, ChangeError, Who};
 
 /// Tries before a change is given up: for history keys that others took and answers that were lost.

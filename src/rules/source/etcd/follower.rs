@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::etcd::{Cluster, Failure, in_time};
 use crate::hint::Problem;
-use crate::rules::source::etcd::connection::{Cluster, in_time};
 use crate::rules::source::etcd::mirror::{Contents, Keys, Mirror, Seen, Value};
-use crate::rules::source::etcd::{Failure, MESSAGE_BYTES_MAX, Request, View, change};
+use crate::rules::source::etcd::{MESSAGE_BYTES_MAX, Request, View, change};
 
 /// The first wait before etcd is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! The shared source: etcd, v3 API. The only module that uses `etcd_client`.
+//! The shared source: etcd, v3 API, over the connection of [`crate::etcd`].
 //!
 //! ```text
 //! read everything at revision R --> watch from R+1 --event--> mirror --> View
@@ -11,22 +11,20 @@
 //! asks for a sign of life and gives the watch up when none comes.
 
 mod change;
-mod connection;
 mod follower;
 mod mirror;
 mod write;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::connection::Cluster;
 pub(crate) use self::mirror::{Contents, Keys};
 
 use self::follower::Follower;
+use crate::etcd::Cluster;
 use crate::hint::Problem;
 use crate::rules::source::{Change, ChangeError, Who};
 
@@ -34,36 +32,6 @@ use crate::rules::source::{Change, ChangeError, Who};
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Changes that may wait.
 const REQUESTS_MAX: usize = 16;
-
-/// Why etcd cannot be followed at the moment.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error("{}", plain(.0))]
-    Client(#[from] etcd_client::Error),
-    #[error("no answer within {0:?}")]
-    NoAnswer(Duration),
-    #[error("the revisions before {0} were compacted away")]
-    Compacted(i64),
-    #[error("the watch was cancelled: {0}")]
-    Cancelled(String),
-    #[error("the watch has ended")]
-    Ended,
-    #[error("the watch was silent for {0:?}")]
-    Silent(Duration),
-}
-
-/// An error of the client in few words: what etcd said, or the innermost cause that it did not come to that.
-fn plain(error: &etcd_client::Error) -> String {
-    let etcd_client::Error::GRpcStatus(status) = error else { return error.to_string() };
-    let mut cause = std::error::Error::source(status);
-    while let Some(inner) = cause.and_then(std::error::Error::source) {
-        cause = Some(inner);
-    }
-    match cause {
-        Some(cause) => format!("{}: {cause}", status.message()),
-        None => status.message().to_owned(),
-    }
-}
 
 /// What is known of etcd's keys for one service.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,4 +1,4 @@
-//! The connection to etcd that all services of this switchman share.
+//! The connection to etcd that all of this switchman shares.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use etcd_client::{Client, ConnectOptions};
 use tokio::sync::OnceCell;
 
 use crate::config;
-use crate::rules::source::etcd::Failure;
+use crate::etcd::Failure;
 
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
