@@ -333,8 +333,7 @@ async fn reap() {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
         if tree::has_zombies() {
-            zombies =
-                tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+            zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
         }
     }
 }
