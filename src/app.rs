@@ -243,6 +243,9 @@ fn watch_roots(config: &Config, changes: mpsc::Sender<VersionChange>, cancel: &C
             root: service.root.clone(),
             versions: service.versions.clone(),
             settle: service.settle,
+            complete_when: service.upload.complete_when.clone(),
+            restart_on_change: service.upload.restart_on_change,
+            kept: config.state.join(name.as_str()).join("files"),
         };
         watcher::spawn(spec, changes.clone(), cancel.clone());
     }

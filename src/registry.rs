@@ -102,6 +102,8 @@ pub struct Version {
     pub arrived: Timestamp,
     /// Why it is in this state, where that needs saying: the failure, or a loud warning (folder gone).
     pub reason: Option<String>,
+    /// Files that it runs from have changed since.
+    pub modified: bool,
     /// All its workers, by number.
     pub workers: Vec<Worker>,
     /// The workers that take requests now.

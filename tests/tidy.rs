@@ -56,7 +56,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "supervisor::worker",
             "supervisor::launch",
             "supervisor::main_process", // waits for one that `worker` has started
-            "cli::demo", // switchman itself, and rsync: what a person would type
+            "cli::demo",                // switchman itself, and rsync: what a person would type
         ],
         "only the supervisor starts processes",
     ),

@@ -49,6 +49,9 @@ pub struct Version {
     pub since: Timestamp,
     /// Why, where that needs saying.
     pub reason: Option<String>,
+    /// Files that it runs from have changed since its workers were started; left out while they have not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub modified: bool,
     /// Its workers, by number.
     pub workers: Vec<Worker>,
     /// What it was asked.

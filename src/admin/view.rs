@@ -57,6 +57,7 @@ pub(crate) fn version(
         path: version.path.display().to_string(),
         since: seconds(version.since),
         reason: version.reason.clone().or_else(|| waits_for(version)),
+        modified: version.modified,
         traffic: types::Traffic {
             requests: traffic.requests,
             in_flight: workers.iter().map(|w| w.in_flight).sum(),

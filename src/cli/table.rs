@@ -65,7 +65,10 @@ pub(super) fn trimmed(table: &Table) -> String {
 
 fn row(version: &Version, now: Timestamp) -> [String; 9] {
     let ready = version.workers.iter().filter(|w| w.state == WorkerState::Ready).count();
-    let state = if version.dark { "ready (dark)".to_owned() } else { version.state.to_string() };
+    let notes = [(version.dark, "dark"), (version.modified, "modified")];
+    let notes: Vec<&str> = notes.into_iter().filter_map(|(is_so, note)| is_so.then_some(note)).collect();
+    let state = version.state;
+    let state = if notes.is_empty() { state.to_string() } else { format!("{state} ({})", notes.join(", ")) };
     [
         version.service.clone(),
         short(&version.version).to_owned(),
@@ -132,6 +135,7 @@ mod tests {
             path: format!("/srv/app/{id}"),
             since: at("2026-11-21T07:30:00Z"),
             reason: None,
+            modified: false,
             workers: Vec::new(),
             traffic: Traffic {
                 requests: 0,
@@ -160,6 +164,7 @@ mod tests {
         current.traffic.last_hit = Some(at("2026-11-21T07:30:57Z"));
         let mut dark = version("b001bee", VersionState::Ready);
         dark.dark = true;
+        dark.modified = true;
         dark.workers = vec![worker(WorkerState::Ready)];
         let mut failed = version("bad0bad", VersionState::Failed);
         failed.reason = Some("exit status 1\nno such module\n".into());
@@ -179,11 +184,11 @@ mod tests {
             }]),
         };
         let expected = "\
-SERVICE  VERSION       STATE         ALIASES         ROUTES  WORKERS  REQUESTS   RPS  LAST HIT
-app      4f2a91cdd0b1  ready         current,latest  qa          1/2      1234  12.3  3s ago
-app      b001bee       ready (dark)  -               -           1/1         0   0.0  never
-app      bad0bad       failed        -               -           0/0         0   0.0  never
-app      c001cafe      stopped       -               -             -         0   0.0  never
+SERVICE  VERSION       STATE                   ALIASES         ROUTES  WORKERS  REQUESTS   RPS  LAST HIT
+app      4f2a91cdd0b1  ready                   current,latest  qa          1/2      1234  12.3  3s ago
+app      b001bee       ready (dark, modified)  -               -           1/1         0   0.0  never
+app      bad0bad       failed                  -               -           0/0         0   0.0  never
+app      c001cafe      stopped                 -               -             -         0   0.0  never
 
 bad0bad failed: exit status 1
     no such module

@@ -24,6 +24,7 @@ mod read;
 mod reference;
 mod run;
 mod service;
+mod settle;
 mod size;
 mod streams;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use keep::{Hook, Hooks, Scale, Upkeep};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
+pub use settle::Upload;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -120,6 +122,8 @@ pub struct Service {
     pub versions: Regex,
     /// How long nothing below a folder may change before it counts as complete.
     pub settle: Duration,
+    /// What else makes a folder complete, and what follows from a change of a complete one.
+    pub upload: Upload,
     /// When `current` moves by itself.
     pub promote: Promote,
     /// Where the rule document is.

@@ -17,7 +17,7 @@ use super::read::{duration, path};
 use super::run::run_spec;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
 use super::{keep, limits};
-use super::{streams, value};
+use super::{settle, streams, value};
 use crate::version::ServiceName;
 use crate::yaml::{Entry, Fields, Reader};
 
@@ -59,7 +59,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         Some(reader) => versions(&reader),
         None => Regex::new(VERSIONS).ok(),
     };
-    let settle = fields.get("settle").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(SETTLE);
+    let quiet = fields.get("settle").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(SETTLE);
     let promote = fields
         .get("promote")
         .and_then(|r| r.value(|text| value::one_of(text, &PROMOTE)))
@@ -77,7 +77,8 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         root: root?,
         hosts,
         versions: versions?,
-        settle,
+        settle: quiet,
+        upload: settle::read(&fields),
         promote,
         rules: rules?,
         delivery,

@@ -1,15 +1,16 @@
 //! What lies below one version folder, as far as it tells whether the folder is complete.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Folders that rsync keeps while it works: `--delay-updates`, and the usual `--partial-dir`.
-const UNFINISHED_FOLDERS: [&str; 2] = [".~tmp~", ".rsync-partial"];
+use super::inventory::{Inventory, changed};
+use super::transfer::{self, Kind};
+use super::writers::Writer;
 
 /// What lies below a folder. Two that are equal were read with no change in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +22,11 @@ pub struct Manifest {
     pub newest: SystemTime,
     /// What shows that more is to come.
     pub unfinished: Option<Unfinished>,
+    /// The files, for telling later what has become of them.
+    pub inventory: Arc<Inventory>,
 }
 
-/// What shows that a folder is not complete.
+/// What shows that a folder is not complete. Paths are below the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfinished {
     /// There is no file in it.
@@ -32,6 +35,10 @@ pub enum Unfinished {
     Transfer(PathBuf),
     /// It cannot be read.
     Unreadable(String),
+    /// A process may still write.
+    Open(Writer),
+    /// The file that is to come last is not there.
+    Awaits(PathBuf),
 }
 
 impl fmt::Display for Unfinished {
@@ -39,9 +46,11 @@ impl fmt::Display for Unfinished {
         match self {
             Self::Empty => f.write_str("there is no file in it"),
             Self::Transfer(path) => {
-                write!(f, "rsync is not done, or was cut off: `{}` is left", path.display())
+                write!(f, "a transfer is not done, or was cut off: `{}` is left", path.display())
             }
             Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
+            Self::Open(writer) => writer.fmt(f),
+            Self::Awaits(marker) => write!(f, "waits for {}", marker.display()),
         }
     }
 }
@@ -68,19 +77,21 @@ pub fn look(folder: &Path) -> Look {
 }
 
 fn read(folder: &Path) -> Manifest {
-    let mut manifest = Manifest { files: 0, newest: UNIX_EPOCH, unfinished: None };
+    let mut inventory = Inventory::default();
+    let mut manifest = Manifest { files: 0, newest: UNIX_EPOCH, unfinished: None, inventory: Arc::default() };
     match folder.metadata() {
         Ok(top) => manifest.newest = changed(&top),
         Err(error) => manifest.unfinished = Some(Unfinished::Unreadable(error.to_string())),
     }
-    let mut folders = vec![folder.to_owned()];
+    // Paths below the folder; the empty one is the folder itself.
+    let mut folders = vec![PathBuf::new()];
     while let Some(next) = folders.pop() {
-        let entries = match fs::read_dir(&next) {
+        let entries = match fs::read_dir(folder.join(&next)) {
             Ok(entries) => entries,
             Err(error) => {
                 // One that just went away is a change, and the stamp of its parent tells.
                 if error.kind() != std::io::ErrorKind::NotFound {
-                    let error = format!("`{}`: {error}", next.display());
+                    let error = format!("`{}`: {error}", folder.join(&next).display());
                     manifest.unfinished.get_or_insert(Unfinished::Unreadable(error));
                 }
                 continue;
@@ -89,45 +100,35 @@ fn read(folder: &Path) -> Manifest {
         for entry in entries.flatten() {
             let Ok(found) = entry.metadata() else { continue };
             manifest.newest = manifest.newest.max(changed(&found));
-            if is_unfinished(&entry.file_name(), &found) {
-                manifest.unfinished.get_or_insert_with(|| Unfinished::Transfer(entry.path()));
+            let name = entry.file_name();
+            let path = next.join(&name);
+            if transfer::is_unfinished(&name, kind(&found)) {
+                manifest.unfinished.get_or_insert_with(|| Unfinished::Transfer(path.clone()));
             }
             if found.is_dir() {
-                folders.push(entry.path());
+                folders.push(path);
             } else {
                 manifest.files += 1;
+                inventory.add(path.as_os_str().as_bytes(), &found);
             }
         }
     }
     if manifest.files == 0 {
         manifest.unfinished.get_or_insert(Unfinished::Empty);
     }
+    manifest.inventory = Arc::new(inventory);
     manifest
 }
 
-fn changed(found: &Metadata) -> SystemTime {
-    let seconds = Duration::from_secs(found.ctime().try_into().unwrap_or_default());
-    UNIX_EPOCH + seconds + Duration::from_nanos(found.ctime_nsec().try_into().unwrap_or_default())
-}
-
-/// Whether this entry is there only while a transfer goes on.
-fn is_unfinished(name: &OsStr, found: &Metadata) -> bool {
-    match found.is_dir() {
-        true => UNFINISHED_FOLDERS.iter().any(|folder| name == *folder),
-        false => found.is_file() && is_rsync_temporary(name.as_bytes(), found.mode()),
+fn kind(found: &Metadata) -> Kind {
+    let kind = found.file_type();
+    if kind.is_dir() {
+        Kind::Folder
+    } else if kind.is_file() {
+        Kind::File { mode: found.mode() }
+    } else {
+        Kind::Other
     }
-}
-
-/// Whether a file is one that rsync writes before it renames it: `.NAME.XXXXXX`, six random letters and digits.
-///
-/// `.env.sample` has that shape too. rsync opens its temporary files to nobody but their owner, so where the
-/// six are a word (small letters only), the file must be private as well.
-fn is_rsync_temporary(name: &[u8], mode: u32) -> bool {
-    let Some((stem, random)) = name.split_last_chunk::<6>() else { return false };
-    let shaped = matches!(stem, [b'.', _, .., b'.']) && random.iter().all(u8::is_ascii_alphanumeric);
-    let word = random.iter().all(u8::is_ascii_lowercase);
-    let private = mode & 0o077 == 0;
-    shaped && (!word || private)
 }
 
 #[cfg(test)]
@@ -135,29 +136,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn rsyncs_temporary_files_are_known_by_name_and_mode() {
-        for (name, mode, expected) in [
-            (".server.js.Xa81bQ", 0o600, true),
-            (".server.js.Xa81bQ", 0o644, true),
-            ("..env.0aB3dE", 0o600, true),
-            (".a.123456", 0o700, true),
-            (".server.js.qwerty", 0o600, true),
-            (".env.sample", 0o644, false),
-            (".eslintrc.config", 0o644, false),
-            (".server.js.Xa81b", 0o600, false),
-            (".server.js.Xa81bQ7", 0o600, false),
-            (".server.js.Xa8-bQ", 0o600, false),
-            ("server.js.Xa81bQ", 0o600, false),
-            ("..Xa81bQ", 0o600, false),
-            (".Xa81bQ", 0o600, false),
-            ("Xa81bQ", 0o600, false),
-            ("", 0o600, false),
-        ] {
-            assert_eq!(is_rsync_temporary(name.as_bytes(), mode), expected, "{name} {mode:o}");
-        }
-    }
 
     #[test]
     fn a_look_sees_all_the_way_down() {
@@ -174,14 +152,17 @@ mod tests {
 
         let temporary = deep.join(".c.Xa81bQ");
         fs::write(&temporary, "1").unwrap();
-        assert_eq!(look(folder.path()).manifest.unfinished, Some(Unfinished::Transfer(temporary.clone())));
+        assert_eq!(
+            look(folder.path()).manifest.unfinished,
+            Some(Unfinished::Transfer("a/b/.c.Xa81bQ".into()))
+        );
         fs::rename(&temporary, deep.join("c")).unwrap();
         let second = look(folder.path()).manifest;
         assert_eq!(second.unfinished, None);
         assert_ne!(second, first);
 
         fs::create_dir(deep.join(".~tmp~")).unwrap();
-        assert_eq!(look(folder.path()).manifest.unfinished, Some(Unfinished::Transfer(deep.join(".~tmp~"))));
+        assert_eq!(look(folder.path()).manifest.unfinished, Some(Unfinished::Transfer("a/b/.~tmp~".into())));
     }
 
     #[test]

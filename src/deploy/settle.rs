@@ -1,5 +1,6 @@
-//! When one folder counts as complete: nothing below it has changed for a while and no transfer is left in
-//! it, or it was renamed into place whole. Pure: it is told what each look saw, and when.
+//! When one folder counts as quiet: nothing below it has changed for a while and no transfer is left in
+//! it, or it was renamed into place whole. Then it is complete, unless its [`proof`](super::proof) fails.
+//! Pure: it is told what each look saw, and when.
 //!
 //! Time is kept by the monotonic clock. The file system's stamps only say how much quieter than "since the last
 //! look" a folder is, and are believed only where that is possible: after a step of the wall clock, or with a
@@ -9,14 +10,18 @@ use std::time::{Duration, Instant};
 
 use super::manifest::{Look, Manifest, Unfinished};
 
-/// The longest pause between two looks at a folder that is quiet but unfinished.
+/// A folder that is quiet but unfinished is looked at again after `settle`, so that the end of an upload that stood
+/// still is seen in time; the pause is at most this,
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// A folder has been unfinished for this many times the pause between two looks at it: one that lies abandoned
-/// is looked at ever more rarely, and one that goes on is seen after an eighth of the time it stood still.
-const PAUSE_PART: u32 = 8;
-/// A look that took long is followed by a pause this many times as long: an upload of a million files
-/// must not keep a core busy with looking at it.
+/// at least this,
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// and, for one that lies abandoned, the longest one after this time.
+const ABANDONED: Duration = Duration::from_secs(600);
+/// A look that took long is followed by a pause this many times as long, where `settle` is shorter than that: an
+/// upload of a million files must not keep a core busy with looking at it.
 const PAUSE_PER_LOOK: u32 = 4;
+/// The same for a folder that is unfinished, which may go on for hours.
+const PAUSE_PER_VAIN_LOOK: u32 = 20;
 
 /// A folder on its way to being complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +41,9 @@ pub struct Settling {
 /// What one look leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is complete.
-    Settled(Reason),
-    /// It is not known to be.
+    /// It is complete, if nothing else speaks against it.
+    Quiet(Reason),
+    /// It is not quiet, or a transfer is left in it.
     LookAgain {
         /// When to look next.
         at: Instant,
@@ -47,13 +52,13 @@ pub enum Verdict {
     },
 }
 
-/// Why a folder counts as complete.
+/// Why a folder counts as quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// It was renamed into place.
     Whole,
     /// Nothing below it has changed for this long.
-    Quiet(Duration),
+    Still(Duration),
 }
 
 impl Settling {
@@ -91,16 +96,31 @@ impl Settling {
         self.seen = Some(look.manifest.clone());
 
         let whole = std::mem::take(&mut self.whole);
-        let pause = match &look.manifest.unfinished {
-            Some(_) => (self.quiet / PAUSE_PART).clamp(settle.min(PAUSE_MAX), PAUSE_MAX),
-            None if whole => return Verdict::Settled(Reason::Whole),
-            None if self.quiet >= settle => return Verdict::Settled(Reason::Quiet(self.quiet)),
-            None => settle - self.quiet,
-        };
-        Verdict::LookAgain {
-            at: look.at + pause.max(look.took * PAUSE_PER_LOOK),
-            unfinished: look.manifest.unfinished.clone(),
+        if look.manifest.unfinished.is_some() {
+            let (at, unfinished) = (self.after_vain(look, settle), look.manifest.unfinished.clone());
+            return Verdict::LookAgain { at, unfinished };
         }
+        if whole {
+            return Verdict::Quiet(Reason::Whole);
+        }
+        if self.quiet >= settle {
+            return Verdict::Quiet(Reason::Still(self.quiet));
+        }
+        let (pause, costly) = (settle - self.quiet, look.took * PAUSE_PER_LOOK);
+        let pause = if costly > settle { pause.max(costly) } else { pause };
+        Verdict::LookAgain { at: look.at + pause, unfinished: None }
+    }
+
+    /// When to look again at a folder that is quiet and yet unfinished, after `look`.
+    pub fn after_vain(&self, look: &Look, settle: Duration) -> Instant {
+        let abandoned = self.quiet >= ABANDONED;
+        let pause = if abandoned { PAUSE_MAX } else { settle.clamp(PAUSE_MIN, PAUSE_MAX) };
+        look.at + pause.max(look.took * PAUSE_PER_VAIN_LOOK)
+    }
+
+    /// How long nothing had changed at the last look.
+    pub fn quiet(&self) -> Duration {
+        self.quiet
     }
 }
 
@@ -120,8 +140,12 @@ mod tests {
 
     /// A look at `now` that finds the last change at `newest`, both in ms, on a wall clock that began at 0.
     fn seen(start: Instant, now: u64, newest: u64) -> Look {
-        let manifest = Manifest { files: 1, newest: UNIX_EPOCH + ms(newest), unfinished: None };
+        let manifest = Manifest { files: 1, newest: UNIX_EPOCH + ms(newest), ..empty() };
         Look { at: start + ms(now), took: Duration::ZERO, quiet: ms(now.saturating_sub(newest)), manifest }
+    }
+
+    fn empty() -> Manifest {
+        Manifest { files: 0, newest: UNIX_EPOCH, unfinished: None, inventory: Default::default() }
     }
 
     fn again(at: Instant) -> Verdict {
@@ -129,7 +153,7 @@ mod tests {
     }
 
     fn quiet(for_ms: u64) -> Verdict {
-        Verdict::Settled(Reason::Quiet(ms(for_ms)))
+        Verdict::Quiet(Reason::Still(ms(for_ms)))
     }
 
     #[test]
@@ -153,7 +177,7 @@ mod tests {
         let start = Instant::now();
         let mut folder = Settling::came_after(start);
         folder.renamed_in();
-        let whole = Verdict::Settled(Reason::Whole);
+        let whole = Verdict::Quiet(Reason::Whole);
         assert_eq!(folder.clone().looked(&seen(start, 10, 10), SETTLE), whole);
 
         let mut look = seen(start, 10, 10);
@@ -170,11 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_transfer_left_never_settles_and_is_looked_at_ever_more_rarely() {
+    fn what_a_transfer_left_never_settles_and_is_looked_at_rarely_once_it_is_abandoned() {
         let start = Instant::now();
         let mut folder = Settling::came_after(start);
         let (mut now, mut pauses) = (10, Vec::new());
-        for _ in 0..100 {
+        for _ in 0..1_000 {
             let mut look = seen(start, now, 5);
             look.manifest.unfinished = Some(Unfinished::Transfer(".a.Xa81bQ".into()));
             let Verdict::LookAgain { at, unfinished: Some(_) } = folder.looked(&look, SETTLE) else {
@@ -184,7 +208,7 @@ mod tests {
             now = (at - start).as_millis() as u64;
         }
         assert!(pauses.is_sorted(), "{pauses:?}");
-        assert_eq!((pauses.first(), pauses.last()), (Some(&SETTLE), Some(&PAUSE_MAX)));
+        assert_eq!((pauses.first(), pauses[599], pauses.last()), (Some(&SETTLE), SETTLE, Some(&PAUSE_MAX)));
     }
 
     #[test]
@@ -192,6 +216,8 @@ mod tests {
         let start = Instant::now();
         let slow = Look { took: ms(2_000), ..seen(start, 10, 10) };
         assert_eq!(Settling::came_after(start).looked(&slow, SETTLE), again(start + ms(8_010)));
+        let bearable = Look { took: ms(200), ..seen(start, 100, 10) };
+        assert_eq!(Settling::came_after(start).looked(&bearable, SETTLE), again(start + ms(1_010)));
     }
 
     #[test]
@@ -219,7 +245,7 @@ mod tests {
             loop {
                 let newest = changes.iter().copied().filter(|at| *at <= now).max().unwrap_or_default();
                 match folder.looked(&seen(start, now, newest), SETTLE) {
-                    Verdict::Settled(_) => break,
+                    Verdict::Quiet(_) => break,
                     Verdict::LookAgain { at, .. } => now = (at - start).as_millis() as u64,
                 }
             }

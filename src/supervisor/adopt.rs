@@ -234,6 +234,7 @@ impl Supervisor {
             let mut running = Running::starting(stop, spec.clone());
             running.pid = Some(record.pid);
             running.address = Some((&record.address).into());
+            running.since = record.at.into();
             running.adopted = true;
             version.processes.insert(process, running);
             if record.ready {

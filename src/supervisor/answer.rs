@@ -15,11 +15,12 @@ struct Standing<'a> {
     state: VersionState,
     carries_traffic: bool,
     folder_gone: bool,
+    folder_broken: bool,
 }
 
 /// Whether an action is refused, and why.
 fn refusal(action: Action, standing: Standing<'_>) -> Option<Refused> {
-    let Standing { version, state, carries_traffic, folder_gone } = standing;
+    let Standing { version, state, carries_traffic, folder_gone, folder_broken } = standing;
     let refused = |message: String, hint: String| Some(Refused { message, hint });
     match action {
         Action::Stop { force: false } | Action::Drain { force: false } if carries_traffic => {
@@ -45,6 +46,10 @@ fn refusal(action: Action, standing: Standing<'_>) -> Option<Refused> {
             format!("the folder of {version} is gone"),
             format!("upload {version} again; it starts by itself"),
         ),
+        Action::Start | Action::Restart if folder_broken => refused(
+            format!("the files of {version} are not what their list of checksums says"),
+            format!("upload {version} again; it starts by itself. What is wrong: switchman versions"),
+        ),
         _ => None,
     }
 }
@@ -68,7 +73,8 @@ impl Supervisor {
         };
         let state = version.life.state();
         let folder_gone = version.folder == Folder::Gone || version.life.is_retiring();
-        let standing = Standing { version: &key.version, state, carries_traffic, folder_gone };
+        let folder_broken = version.files.is_broken();
+        let standing = Standing { version: &key.version, state, carries_traffic, folder_gone, folder_broken };
         if let Some(refused) = refusal(command.action, standing) {
             return Err(refused);
         }
@@ -119,10 +125,12 @@ mod tests {
             state: VersionState::Ready,
             carries_traffic: false,
             folder_gone: false,
+            folder_broken: false,
         };
         let current = Standing { carries_traffic: true, ..ready };
         let arriving = Standing { state: VersionState::Arriving, ..ready };
         let gone = Standing { folder_gone: true, ..current };
+        let broken = Standing { folder_broken: true, state: VersionState::Failed, ..ready };
         for (action, standing, hint) in [
             (Action::Stop { force: false }, ready, None),
             (Action::Stop { force: false }, current, Some("switchman stop 4f2a91c --force")),
@@ -134,6 +142,8 @@ mod tests {
             (Action::Start, arriving, Some("starts by itself")),
             (Action::Stop { force: false }, arriving, None),
             (Action::Restart, gone, Some("upload 4f2a91c again")),
+            (Action::Start, broken, Some("upload 4f2a91c again")),
+            (Action::Stop { force: false }, broken, None),
             (Action::Scale { workers: 4 }, current, None),
             (Action::Scale { workers: 0 }, current, Some("switchman stop 4f2a91c")),
             (Action::Scale { workers: 100_000 }, current, Some("--workers 256")),

@@ -21,6 +21,7 @@ pub(crate) fn of(run: &RunCommand, spec: &RunSpec) -> String {
     match spec.upstream {
         UpstreamAt::Port => {}
         UpstreamAt::Unix => said.push(("upstream", "unix")),
+        UpstreamAt::Inherit => said.push(("upstream", "inherit")),
     }
     match spec.protocol {
         Protocol::Http1 => {}

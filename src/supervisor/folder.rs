@@ -18,11 +18,20 @@ impl Supervisor {
                 if self.version(&key).is_none() {
                     self.add(&key, &path);
                 }
+                self.folder_waits(&key, None);
                 self.step(&key, lifecycle::Event::Arrive);
             }
             ChangeKind::Settled { version, path, identity } => {
                 self.settled(&Key { service, version }, &path, identity);
             }
+            ChangeKind::Waits { version, why } => self.folder_waits(&Key { service, version }, why),
+            ChangeKind::Broken { version, path, why } => {
+                self.folder_is_broken(&Key { service, version }, &path, why);
+            }
+            ChangeKind::Modified { version, modification } => {
+                self.files_modified(&Key { service, version }, modification);
+            }
+            ChangeKind::RestartAsked { version, why } => self.restart_asked(&Key { service, version }, &why),
             ChangeKind::Gone { version } => self.gone(&Key { service, version }),
             ChangeKind::Ignored(ignored) => {
                 self.registry.update(|services| services.entry(service).or_default().ignored = ignored);
@@ -63,6 +72,7 @@ impl Supervisor {
         version.arrived = service.memory.arrived(&key.version, identity, changed(path));
         version.path = path.to_owned();
         version.folder = Folder::There;
+        version.files.settled();
         if stopped {
             self.step(key, lifecycle::Event::Stop);
         } else if !version.life.is_wanted() {
@@ -145,6 +155,7 @@ impl Supervisor {
         let spec = config::folder::read(&version.path, &service.config.run)
             .map_err(|problems| problems.to_string())?;
         version.spec = Arc::new(spec);
+        version.files.started(std::time::SystemTime::now());
         Ok(version.workers())
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::files::Files;
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
 use crate::config::{Delivery, RunSpec};
 use crate::drain::{Patience, Window};
@@ -34,6 +35,8 @@ pub(crate) struct Managed {
     pub(crate) folder: Folder,
     /// Processes of it were adopted whose command has changed since.
     pub(crate) restart_when_ready: bool,
+    /// What is known of what lies in it.
+    pub(crate) files: Files,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
     state: (VersionState, Timestamp),
     delivery: Arc<Delivery>,
@@ -61,6 +64,8 @@ pub(crate) struct Running {
     pub(crate) upstream: Option<Arc<Upstream>>,
     /// What it was started with.
     pub(crate) spec: Arc<RunSpec>,
+    /// When it was started, by the clock that files are stamped with.
+    pub(crate) since: SystemTime,
     /// Waits for its requests to end.
     pub(crate) drain: Option<AbortOnDropHandle<()>>,
     /// An earlier switchman has started it, and may still have requests there.
@@ -70,7 +75,8 @@ pub(crate) struct Running {
 impl Running {
     /// A process that is about to be started.
     pub(crate) fn starting(stop: oneshot::Sender<()>, spec: Arc<RunSpec>) -> Self {
-        Self { stop: Some(stop), pid: None, address: None, upstream: None, spec, drain: None, adopted: false }
+        let (stop, since) = (Some(stop), SystemTime::now());
+        Self { stop, pid: None, address: None, upstream: None, spec, since, drain: None, adopted: false }
     }
 }
 
@@ -96,11 +102,17 @@ impl Managed {
             scaled: None,
             folder: Folder::There,
             restart_when_ready: false,
+            files: Files::default(),
             processes: BTreeMap::new(),
             state: (VersionState::Arriving, now),
             delivery,
             counters: Arc::new(VersionCounters::new(threads)),
         }
+    }
+
+    /// When the oldest of its processes was started.
+    pub(crate) fn oldest(&self) -> Option<SystemTime> {
+        self.processes.values().map(|running| running.since).min()
     }
 
     /// How many workers it is to run.
@@ -147,6 +159,7 @@ impl Managed {
             since: self.state.1,
             arrived: self.arrived,
             reason: self.reason(),
+            modified: self.files.is_modified(self.oldest()),
             workers: self
                 .life
                 .workers()
@@ -181,7 +194,9 @@ impl Managed {
                 self.version
             )),
         };
-        let parts: Vec<String> = folder.into_iter().chain(self.life.reason().map(str::to_owned)).collect();
+        let files = self.files.reason(self.oldest(), &format!("switchman restart {}", self.version));
+        let life = self.life.reason().map(str::to_owned);
+        let parts: Vec<String> = [folder, files, life].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("\n"))
     }
 }

@@ -18,6 +18,7 @@ mod adopt;
 mod answer;
 mod effects;
 mod fingerprint;
+mod files;
 mod folder;
 mod health;
 mod launch;
@@ -333,7 +334,8 @@ async fn reap() {
         often.tick().await;
         let before = std::mem::take(&mut zombies);
         if tree::has_zombies() {
-            zombies = tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
+            zombies =
+                tokio::task::spawn_blocking(move || tree::reap_orphans(&before)).await.unwrap_or_default();
         }
     }
 }

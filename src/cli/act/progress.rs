@@ -99,6 +99,7 @@ mod tests {
             path: "/srv/app/4f2a91c".into(),
             since: jiff::Timestamp::UNIX_EPOCH,
             reason: reason.map(str::to_owned),
+            modified: false,
             workers: workers
                 .iter()
                 .zip(0..)

@@ -11,6 +11,7 @@ pub(super) mod isolation;
 mod launch;
 pub(super) mod keep;
 pub(super) mod limits;
+mod settle;
 pub(super) mod streams;
 
 use bodies::{BODIES, COMPRESS};
@@ -235,6 +236,8 @@ pub(super) const SERVICE: Section = Section {
             "5s",
             "How long nothing below a folder may change before the upload counts as complete.",
         ),
+        settle::COMPLETE_WHEN,
+        settle::RESTART_ON_CHANGE,
         key(
             "promote",
             "`manual` or `auto`",

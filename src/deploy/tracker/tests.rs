@@ -5,7 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
+use crate::deploy::Modification;
 use crate::deploy::manifest::Manifest;
+use crate::deploy::proof::Proof;
+use crate::deploy::restart_file::RestartFile;
 use crate::registry::Ignored;
 
 const SETTLE: Duration = Duration::from_secs(1);
@@ -20,8 +23,13 @@ struct Root {
 
 impl Root {
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(restart_on_change: bool) -> Self {
         let start = Instant::now();
-        Self { tracker: Tracker::new(SETTLE), now: start, start, renamed_in: BTreeSet::new() }
+        let tracker = Tracker::new(Policy { settle: SETTLE, restart_on_change }, start);
+        Self { tracker, now: start, start, renamed_in: BTreeSet::new() }
     }
 
     fn pass(&mut self, ms: u64) {
@@ -44,33 +52,85 @@ impl Root {
         told(self.tracker.listed(listing, &renamed_in, self.now))
     }
 
-    /// Looks at what is due; every folder was last changed `quiet` ms ago.
+    /// Does what is due; every folder was last changed `quiet` ms ago, and nothing else speaks against it.
     fn look(&mut self, quiet: u64) -> Vec<String> {
-        let due = self.tracker.take_due(usize::MAX, self.now);
-        due.iter().flat_map(|due| self.judge(due, quiet, None)).collect()
+        self.prove(quiet, &complete())
+    }
+
+    /// Likewise; what comes to the proof is this.
+    fn prove(&mut self, quiet: u64, proof: &Proof) -> Vec<String> {
+        let mut told = Vec::new();
+        loop {
+            let due = self.tracker.take_due(usize::MAX, self.now);
+            if due.is_empty() {
+                return told;
+            }
+            for due in due {
+                told.extend(match &due.task {
+                    Task::Look => self.judge(&due, quiet, None),
+                    Task::Prove(_) => self.proven(&due, proof.clone()),
+                    Task::Check(_) => self.checked(&due, quiet, None),
+                });
+            }
+        }
     }
 
     fn judge(&mut self, due: &Due, quiet: u64, unfinished: Option<Unfinished>) -> Vec<String> {
+        let look = self.seen(quiet, unfinished);
+        told(self.tracker.seen(due, Seen::Look(look)))
+    }
+
+    fn seen(&self, quiet: u64, unfinished: Option<Unfinished>) -> Look {
         let quiet = Duration::from_millis(quiet);
         let wall: SystemTime = UNIX_EPOCH + Duration::from_secs(1_000_000) + (self.now - self.start);
-        let manifest = Manifest { files: 3, newest: wall - quiet, unfinished };
-        let look = Look { at: self.now, took: Duration::ZERO, quiet, manifest };
-        told(self.tracker.looked(due, &look))
+        let manifest = Manifest { files: 3, newest: wall - quiet, unfinished, inventory: Arc::default() };
+        Look { at: self.now, took: Duration::ZERO, quiet, manifest }
+    }
+
+    fn proven(&mut self, due: &Due, proof: Proof) -> Vec<String> {
+        let proven = Proven { at: self.now, took: Duration::ZERO, proof };
+        told(self.tracker.seen(due, Seen::Proof(proven)))
+    }
+
+    /// Answers a check: the files were last changed `quiet` ms ago, and of those that were there, this one since the
+    /// last check.
+    fn checked(&mut self, due: &Due, quiet: u64, file: Option<&str>) -> Vec<String> {
+        let all = self.seen(quiet, None);
+        let modification = file.map(|file| Modification {
+            files: vec![file.to_owned()],
+            others: false,
+            at: all.manifest.newest,
+        });
+        told(self.tracker.seen(due, Seen::Check(Checked { known: all.clone(), all, modification })))
+    }
+
+    /// The one check that is due.
+    fn check(&mut self) -> Due {
+        let mut due = self.tracker.take_due(usize::MAX, self.now);
+        assert!(matches!(&due[..], [Due { task: Task::Check(_), .. }]), "{due:?}");
+        due.remove(0)
     }
 }
 
+fn complete() -> Proof {
+    let (folder, newest) = (std::path::Path::new("/nowhere"), UNIX_EPOCH);
+    Proof::Complete { files: Arc::default(), restart_file: RestartFile::read(folder, newest) }
+}
+
 fn told(steps: impl IntoIterator<Item = Step>) -> Vec<String> {
-    let one = |step| match step {
-        Step::Waits { version, why } => format!("{version} waits: {why}"),
-        Step::Change { kind, .. } => match kind {
-            ChangeKind::Arriving { version, .. } => format!("{version} arriving"),
-            ChangeKind::Settled { version, identity, .. } => {
-                format!("{version} settled as {}", identity.1)
-            }
-            ChangeKind::Gone { version } => format!("{version} gone"),
-            ChangeKind::Ignored(ignored) => format!("{} ignored", ignored.len()),
-            ChangeKind::Root(problem) => format!("root: {}", problem.as_deref().unwrap_or("well")),
-        },
+    let one = |step: Step| match step.kind {
+        ChangeKind::Arriving { version, .. } => format!("{version} arriving"),
+        ChangeKind::Waits { version, why: Some(why) } => format!("{version} waits: {why}"),
+        ChangeKind::Waits { version, why: None } => format!("{version} goes on"),
+        ChangeKind::Broken { version, why, .. } => format!("{version} broken: {why}"),
+        ChangeKind::Settled { version, identity, .. } => {
+            format!("{version} settled as {}", identity.1)
+        }
+        ChangeKind::Modified { version, modification } => format!("{version} modified: {modification}"),
+        ChangeKind::RestartAsked { version, why } => format!("{version} to restart: {why}"),
+        ChangeKind::Gone { version } => format!("{version} gone"),
+        ChangeKind::Ignored(ignored) => format!("{} ignored", ignored.len()),
+        ChangeKind::Root(problem) => format!("root: {}", problem.as_deref().unwrap_or("well")),
     };
     steps.into_iter().map(one).collect()
 }
@@ -84,12 +144,12 @@ fn a_folder_arrives_settles_and_goes() {
     root.pass(500);
     assert_eq!(root.list(&[("a", 1)]), ["a arriving"]);
     assert_eq!(root.look(0), NOTHING);
-    assert_eq!(root.tracker.next_look(), Some(root.now + SETTLE));
+    assert_eq!(root.tracker.next_due(), Some(root.now + SETTLE));
     assert_eq!(root.look(0), NOTHING, "not due");
     root.pass(1_000);
     assert_eq!(root.look(1_000), ["a settled as 1"]);
     assert_eq!(root.list(&[("a", 1)]), NOTHING);
-    assert_eq!(root.tracker.next_look(), None, "a settled folder is not looked at");
+    assert_eq!(root.tracker.next_due(), Some(root.now + settled::CHECK_EVERY), "it is checked now and then");
     assert_eq!(root.list(&[]), ["a gone"]);
 }
 
@@ -163,12 +223,181 @@ fn what_keeps_a_quiet_folder_from_settling_is_said_once() {
     let mut root = Root::new();
     root.list(&[("a", 1)]);
     let due = root.tracker.take_due(1, root.now).remove(0);
-    let left = || Some(Unfinished::Transfer("/srv/a/.b.Xa81bQ".into()));
+    let left = || Some(Unfinished::Transfer(".b.Xa81bQ".into()));
     assert_eq!(root.judge(&due, 10, left()), NOTHING, "the upload goes on");
+    root.pass(10_000);
     let said = root.judge(&due, 5_000, left());
-    assert_eq!(said, ["a waits: rsync is not done, or was cut off: `/srv/a/.b.Xa81bQ` is left"]);
+    assert_eq!(said, ["a waits: a transfer is not done, or was cut off: `.b.Xa81bQ` is left"]);
+    root.pass(10_000);
     assert_eq!(root.judge(&due, 6_000, left()), NOTHING);
+    root.pass(10_000);
     assert_eq!(root.judge(&due, 7_000, Some(Unfinished::Empty)), ["a waits: there is no file in it"]);
+    root.pass(10_000);
+    assert_eq!(root.judge(&due, 10, left()), ["a goes on"]);
+}
+
+#[test]
+fn a_quiet_folder_is_put_to_the_proof_until_nothing_speaks_against_it() {
+    let mut root = Root::new();
+    root.list(&[]);
+    root.pass(500);
+    assert_eq!(root.list(&[("a", 1)]), ["a arriving"]);
+    assert_eq!(root.look(0), NOTHING);
+    root.pass(1_000);
+    let awaits = Proof::Unfinished(Unfinished::Awaits(".ready".into()));
+    assert_eq!(root.prove(1_000, &awaits), ["a waits: waits for .ready"]);
+    root.pass(1_000);
+    assert_eq!(root.prove(2_000, &awaits), NOTHING, "said once");
+    root.pass(1_000);
+    assert_eq!(root.look(3_000), ["a settled as 1"]);
+}
+
+#[test]
+fn a_folder_that_changes_during_the_proof_is_looked_at_again() {
+    let mut root = Root::new();
+    root.list(&[("a", 1)]);
+    let look = root.tracker.take_due(1, root.now).remove(0);
+    assert_eq!(root.judge(&look, 60_000, None), NOTHING);
+    let proof = root.tracker.take_due(1, root.now).remove(0);
+    root.pass(100);
+    assert_eq!(root.proven(&proof, Proof::Changed), NOTHING);
+    assert_eq!(root.look(50), NOTHING);
+    root.pass(950);
+    assert_eq!(root.look(1_000), ["a settled as 1"]);
+}
+
+#[test]
+fn what_is_broken_is_not_proven_again_until_it_has_changed() {
+    let mut root = Root::new();
+    root.list(&[("a", 1)]);
+    let broken = Proof::Broken("manifest.sha256: b is missing".into());
+    assert_eq!(root.prove(60_000, &broken), ["a broken: manifest.sha256: b is missing"]);
+    root.pass(1_000);
+    let tasks = |root: &mut Root| {
+        let due = root.tracker.take_due(1, root.now).remove(0);
+        root.judge(&due, 61_000, None);
+        root.tracker.take_due(1, root.now).len()
+    };
+    assert_eq!(tasks(&mut root), 0, "no proof of the same folder");
+    root.pass(1_000);
+    assert_eq!(root.look(500), NOTHING, "it is uploaded again");
+    root.pass(500);
+    assert_eq!(root.look(1_000), ["a settled as 1"]);
+}
+
+#[test]
+fn changed_files_are_told_and_restart_nothing_unless_asked_to() {
+    let mut root = Root::new();
+    root.list(&[("a", 1)]);
+    root.look(60_000);
+    root.pass(2_000);
+    let check = root.check();
+    assert_eq!(root.checked(&check, 5, Some("b")), ["a modified: b"]);
+    root.pass(60_000);
+    assert_eq!(root.look(62_000), NOTHING);
+}
+
+#[test]
+fn changed_files_restart_once_their_folder_is_complete_again() {
+    let mut root = Root::with(true);
+    root.list(&[("a", 1)]);
+    root.look(60_000);
+    root.pass(2_000);
+    let check = root.check();
+    assert_eq!(root.checked(&check, 400, Some("b")), ["a modified: b"]);
+    root.pass(600);
+    let check = root.check();
+    assert_eq!(root.checked(&check, 10, Some("c")), ["a modified: c"], "the upload goes on");
+    root.pass(990);
+    let open = Proof::Broken("manifest.sha256: d is missing".into());
+    let said = ["a waits: not restarted since its files changed: manifest.sha256: d is missing"];
+    assert_eq!(root.prove(1_000, &open), said);
+    root.pass(2_000);
+    assert_eq!(root.prove(3_000, &open), NOTHING, "said once");
+    root.pass(2_000);
+    assert_eq!(root.look(5_000), ["a to restart: its files have changed: c"]);
+    root.pass(60_000);
+    assert_eq!(root.look(65_000), NOTHING, "once");
+}
+
+#[test]
+fn an_application_that_writes_all_the_time_does_not_keep_its_version_from_its_restart() {
+    let mut root = Root::with(true);
+    root.list(&[("a", 1)]);
+    root.look(60_000);
+    root.pass(2_000);
+    let check = root.check();
+    root.checked(&check, 0, Some("b"));
+    let changed = root.now;
+    loop {
+        root.pass(500);
+        let mut told = Vec::new();
+        for due in root.tracker.take_due(usize::MAX, root.now) {
+            told = if due.task == Task::Check(Arc::default()) {
+                // A log was written just now; what changed first has not changed since.
+                let (all, mut known) = (root.seen(0, None), root.seen(0, None));
+                known.quiet = root.now - changed;
+                known.manifest.newest -= known.quiet;
+                super::tests::told(
+                    root.tracker.seen(&due, Seen::Check(Checked { all, known, modification: None })),
+                )
+            } else {
+                root.proven(&due, complete())
+            };
+        }
+        if !told.is_empty() {
+            assert_eq!(told, ["a to restart: its files have changed: b"]);
+            break;
+        }
+    }
+    let waited = root.now - changed;
+    assert!(waited > Duration::from_secs(30) && waited < Duration::from_secs(35), "{waited:?}");
+}
+
+#[test]
+fn checks_wait_for_each_other_and_take_a_hundredth_of_the_time() {
+    let mut root = Root::new();
+    root.list(&[("a", 1), ("b", 2), ("c", 3)]);
+    root.look(60_000);
+    root.pass(2_000);
+    let first = root.check();
+    assert_eq!(root.tracker.take_due(9, root.now).len(), 0, "one at a time");
+    let slow = Look { took: Duration::from_millis(50), ..root.seen(60_000, None) };
+    let checked = Checked { known: slow.clone(), all: slow, modification: None };
+    root.tracker.seen(&first, Seen::Check(checked));
+    assert_eq!(root.tracker.next_due(), Some(root.now + Duration::from_millis(5_050)));
+    root.pass(5_050);
+    assert_ne!(root.check().version, first.version, "the others come first");
+}
+
+#[test]
+fn a_check_of_a_folder_that_went_away_does_not_stop_the_others() {
+    let mut root = Root::new();
+    root.list(&[("a", 1), ("b", 2)]);
+    root.look(60_000);
+    root.pass(2_000);
+    let check = root.check();
+    root.list(&[("b", 2)]);
+    assert_eq!(root.checked(&check, 60_000, Some("x")), NOTHING);
+    root.pass(2_000);
+    assert_eq!(root.check().version, "b".into());
+}
+
+#[test]
+fn a_touched_restart_file_asks_for_a_restart_once() {
+    let mut root = Root::new();
+    root.list(&[("a", 1), ("b", 2)]);
+    root.look(60_000);
+    let folders: Vec<(VersionId, Folder)> =
+        root.tracker.running().map(|(version, folder)| (version.clone(), folder.clone())).collect();
+    let (version, folder) = &folders[0];
+    let mut touch = |at: Option<u64>| {
+        let at = at.map(|second| UNIX_EPOCH + Duration::from_secs(second));
+        told(root.tracker.touched(version, folder, at))
+    };
+    assert_eq!(touch(None), NOTHING);
+    assert_eq!(touch(Some(5)), ["a to restart: tmp/restart.txt was touched"]);
+    assert_eq!(touch(Some(5)), NOTHING);
 }
 
 #[test]

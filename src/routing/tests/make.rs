@@ -25,6 +25,7 @@ fn version(id: &str, state: VersionState, arrived: i64) -> Version {
         since: Timestamp::UNIX_EPOCH,
         arrived: Timestamp::from_second(arrived).unwrap(),
         reason: None,
+        modified: false,
         workers: Vec::new(),
         ready: if state == VersionState::Ready { vec![worker] } else { Vec::new() },
         delivery: Arc::default(),

@@ -19,7 +19,17 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(300);
 /// What these tests watch.
 pub(crate) fn spec(root: PathBuf, settle: Duration) -> WatchSpec {
     let versions = Regex::new("^[0-9a-f]{7,64}$").unwrap();
-    WatchSpec { service: "app".into(), root, versions, settle }
+    // Beside the root: what is made in it would be told.
+    let kept = root.with_extension("kept");
+    WatchSpec {
+        service: "app".into(),
+        root,
+        versions,
+        settle,
+        complete_when: None,
+        restart_on_change: false,
+        kept,
+    }
 }
 
 /// A watched deploy root, and what is told of it.
@@ -34,6 +44,10 @@ pub(crate) struct Deploy {
 pub(crate) enum Told {
     Arriving(String),
     Settled(String),
+    Waits(String, Option<String>),
+    Broken(String, String),
+    Modified(String, String),
+    RestartAsked(String, String),
     Gone(String),
     Ignored(Vec<(String, String)>),
     Root(Option<String>),
@@ -61,9 +75,14 @@ impl Deploy {
 
     /// Watches `app` in `folder`.
     pub(crate) fn watch(folder: tempfile::TempDir, settle: Duration) -> Self {
+        Self::watch_as(folder, |spec| WatchSpec { settle, ..spec })
+    }
+
+    /// Likewise, in a way of its own.
+    pub(crate) fn watch_as(folder: tempfile::TempDir, with: impl FnOnce(WatchSpec) -> WatchSpec) -> Self {
         let (sender, changes) = mpsc::channel(64);
         let cancel = CancellationToken::new();
-        watcher::spawn(spec(folder.path().join("app"), settle), sender, cancel.clone());
+        watcher::spawn(with(spec(folder.path().join("app"), SETTLE)), sender, cancel.clone());
         Self { folder, changes, cancel }
     }
 
@@ -103,6 +122,12 @@ impl Deploy {
                 assert_eq!(path, self.root().join(version.as_str()));
                 Told::Settled(name(version))
             }
+            ChangeKind::Waits { version, why } => Told::Waits(name(version), why),
+            ChangeKind::Broken { version, why, .. } => Told::Broken(name(version), why),
+            ChangeKind::Modified { version, modification } => {
+                Told::Modified(name(version), modification.to_string())
+            }
+            ChangeKind::RestartAsked { version, why } => Told::RestartAsked(name(version), why),
             ChangeKind::Gone { version } => Told::Gone(name(version)),
             ChangeKind::Ignored(list) => {
                 Told::Ignored(list.into_iter().map(|i| (i.name, i.reason)).collect())

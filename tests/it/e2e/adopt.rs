@@ -12,7 +12,9 @@ use super::super::support::switchman::{Setup, Switchman, processes_in, worker_pr
 async fn workers(switchman: &Switchman, version: &str) -> Vec<(Value, Value, Value, Value)> {
     let version = switchman.version(version).await.unwrap();
     let workers = version["workers"].as_array().unwrap().iter();
-    workers.map(|w| (w["pid"].clone(), w["address"].clone(), w["restarts"].clone(), w["state"].clone())).collect()
+    workers
+        .map(|w| (w["pid"].clone(), w["address"].clone(), w["restarts"].clone(), w["state"].clone()))
+        .collect()
 }
 
 fn kill(pid: &Value) {
@@ -113,7 +115,11 @@ async fn a_hundred_times_kill_9_change_no_worker_and_leave_nothing_behind() {
     for version in ["4f2a91c", "b001bee"] {
         let workers = switchman.wait_state(version, "ready").await["workers"].clone();
         for worker in workers.as_array().unwrap() {
-            assert_eq!((&worker["state"], &worker["restarts"]), (&"ready".into(), &0.into()), "{version}: {worker}");
+            assert_eq!(
+                (&worker["state"], &worker["restarts"]),
+                (&"ready".into(), &0.into()),
+                "{version}: {worker}"
+            );
         }
     }
     assert_eq!(zombies_of(switchman.pid()), Vec::<i32>::new());

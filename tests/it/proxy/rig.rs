@@ -144,6 +144,7 @@ impl Rig {
                 since: Timestamp::now(),
                 arrived: Timestamp::now(),
                 reason: None,
+                modified: false,
                 workers: Vec::new(),
                 ready: ready.clone(),
                 delivery: self.delivery.clone(),

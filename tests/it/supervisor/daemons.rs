@@ -89,7 +89,9 @@ async fn a_daemon_may_write_its_pid_file_a_little_late_and_its_end_is_seen() {
     deploy(&world, "exec python3 daemon.py 0.5").await;
     let pid = main_process(&world).await;
     kill(pid);
-    world.until("4f2a91c", "it was started again", |v| v.workers[0].restarts == 1 && v.ready.len() == 1).await;
+    world
+        .until("4f2a91c", "it was started again", |v| v.workers[0].restarts == 1 && v.ready.len() == 1)
+        .await;
     world.end().await;
 }
 
@@ -99,7 +101,9 @@ async fn what_goes_into_the_background_without_a_pid_file_is_told_how_to_do_it()
     world.deploy("4f2a91c", "python3 server.py & sleep 0.1").await;
     let failed = world.until("4f2a91c", "it is said", |v| v.reason.is_some()).await;
     let reason = failed.reason.as_deref().unwrap();
-    for words in ["exited with status 0", "must stay in the foreground", "write its number to the file $PIDFILE"] {
+    for words in
+        ["exited with status 0", "must stay in the foreground", "write its number to the file $PIDFILE"]
+    {
         assert!(reason.contains(words), "{reason}");
     }
     world.end().await;

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchman::config::{Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop, Upkeep};
+use switchman::config::{
+    Promote, Ready, ReadyCheck, RulesAt, RunCommand, RunSpec, Service, Stop, Upkeep, Upload,
+};
 use switchman::deploy::{ChangeKind, VersionChange};
 use switchman::hint::Problems;
 use switchman::registry::{self, Address, Registry};
@@ -130,6 +132,7 @@ impl World {
             hosts: Vec::new(),
             versions: regex("^[0-9a-f]{7,64}$"),
             settle: Duration::from_secs(1),
+            upload: Upload::default(),
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
