@@ -143,6 +143,7 @@ impl App {
             threads: config.threads,
             state: config.state.clone(),
             alone: CancellationToken::new(),
+            max_workers_starting: config.max_workers_starting,
         };
         settings.alone.cancel();
         let (supervisor, supervising) = supervisor::spawn(settings, registry, changed, live.clone());

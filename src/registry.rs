@@ -79,7 +79,7 @@ pub struct Worker {
     pub address: Option<Address>,
     /// Where it stands.
     pub state: WorkerState,
-    /// How often it was started again after it had ended by itself.
+    /// How often it was started again because it had ended by itself, or hung.
     pub restarts: u32,
     /// Its data-plane side, from its first passed check until it has ended.
     pub upstream: Option<Arc<Upstream>>,

@@ -115,6 +115,8 @@ pub enum WorkerState {
     Starting,
     /// It passed its check and takes requests.
     Ready,
+    /// It no longer answers and takes no requests; another process is started in its place.
+    Hung,
     /// It takes no new requests; the running ones end.
     Draining,
     /// It was told to end (TERM) and has not ended.
@@ -147,7 +149,7 @@ lowercase_display!(VersionState {
     Stopped => "stopped", Failed => "failed", Asleep => "asleep", Gone => "gone",
 });
 lowercase_display!(WorkerState {
-    Starting => "starting", Ready => "ready", Draining => "draining", Stopping => "stopping",
+    Starting => "starting", Ready => "ready", Hung => "hung", Draining => "draining", Stopping => "stopping",
     Waiting => "waiting", Stopped => "stopped",
 });
 

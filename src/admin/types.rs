@@ -71,8 +71,24 @@ pub struct Worker {
     pub state: WorkerState,
     /// Requests that it is answering.
     pub in_flight: u64,
-    /// How often it was started again after it had ended by itself.
+    /// How often it was started again because it had ended by itself, or hung.
     pub restarts: u32,
+}
+
+/// The answer of `POST /restart` and `POST /services/{service}/restart`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarting {
+    /// The versions whose workers are replaced: by service, in their order.
+    pub restarting: Vec<Named>,
+}
+
+/// The name of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its service.
+    pub service: String,
+    /// Its folder's name.
+    pub version: String,
 }
 
 /// The traffic of one version since switchman started.

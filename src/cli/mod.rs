@@ -70,7 +70,7 @@ enum Command {
     Start(act::StartArgs),
     /// Let the running requests of a version end, then stop its workers
     Stop(act::StopArgs),
-    /// Replace the workers of a version one at a time
+    /// Replace the workers of a version, or of all, one at a time
     Restart(act::RestartArgs),
     /// Like stop: take no new requests, let the running ones end, then stop
     Drain(act::DrainArgs),
@@ -166,6 +166,8 @@ mod tests {
             "switchman start 4f2a91c --no-wait",
             "switchman stop 4f2a91c --force --timeout 2m",
             "switchman restart 4f2a91c",
+            "switchman restart --all",
+            "switchman restart --all --service app --no-wait",
             "switchman drain 4f2a91c --config /etc/switchman/switchman.yaml",
             "switchman scale 4f2a91c --workers 4",
             "switchman tag beta 4f2a91c",
@@ -188,6 +190,8 @@ mod tests {
         use clap::error::ErrorKind as Kind;
         for (line, kind) in [
             ("switchman promote", Kind::MissingRequiredArgument),
+            ("switchman restart", Kind::MissingRequiredArgument),
+            ("switchman restart 4f2a91c --all", Kind::ArgumentConflict),
             ("switchman scale 4f2a91c", Kind::MissingRequiredArgument),
             ("switchman scale 4f2a91c --workers 0", Kind::ValueValidation),
             ("switchman stop 4f2a91c --timeout 5", Kind::ValueValidation),

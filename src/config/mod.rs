@@ -18,6 +18,7 @@ mod http2;
 mod isolation;
 mod keep;
 mod keys;
+mod life;
 mod limits;
 mod load;
 mod read;
@@ -37,6 +38,7 @@ pub use front::{Front, Tls};
 pub use http2::Http2;
 pub use isolation::{Account, CgroupLimits, Isolation, Person, Resource, Rlimit};
 pub use keep::{Hook, Hooks, Scale, Upkeep};
+pub use life::{Life, Live, LiveCheck, RestartOrder, Warm};
 pub use limits::{HEADERS_MAX, Limits};
 pub use load::{default_state, find, load};
 pub use reference::reference;
@@ -73,6 +75,8 @@ pub struct Config {
     pub threads: usize,
     /// How long running requests may take to end at shutdown.
     pub drain: Duration,
+    /// Workers that may be starting at the same moment, over all services; from 1.
+    pub max_workers_starting: usize,
     /// The folder with pages for the answers that switchman makes itself, where a service has none of its own.
     pub errors: Option<PathBuf>,
     /// What bounds connections and requests.
@@ -174,6 +178,8 @@ pub struct RunSpec {
     pub ready: Ready,
     /// How a worker is stopped.
     pub stop: Stop,
+    /// How its workers are looked after; the service's own, no version folder says it.
+    pub life: Life,
     /// As whom and within which limits a worker runs.
     pub isolation: Isolation,
 }
@@ -257,7 +263,8 @@ impl Default for RunSpec {
         let stop = Stop { grace: Duration::from_secs(30), drain: Duration::from_secs(30) };
         let (upstream, protocol) = (UpstreamAt::Port, Protocol::Http1);
         let isolation = Isolation::default();
+        let life = Life::default();
         let env = BTreeMap::new();
-        Self { run: None, env, workers: 1, scale: None, upstream, protocol, ready, stop, isolation }
+        Self { run: None, env, workers: 1, scale: None, upstream, protocol, ready, stop, isolation, life }
     }
 }

@@ -36,6 +36,9 @@ const ADMIN_LISTEN: SocketAddr = loopback(7001);
 const LISTEN: SocketAddr = loopback(7000);
 /// The most data-plane threads.
 const THREADS_MAX: u64 = 1024;
+/// The most workers that may be said to start at once; and, on small machines, how many may if nobody says.
+const WORKERS_STARTING_MAX: u64 = 1000;
+const WORKERS_STARTING: usize = 4;
 const DRAIN: Duration = Duration::from_secs(30);
 
 const fn loopback(port: u16) -> SocketAddr {
@@ -62,6 +65,7 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
     clash::listeners(&file, &public, admin.as_ref());
     let etcd = file.get("etcd").and_then(|r| etcd(r, around));
     let threads = file.get("threads").and_then(|r| r.number(1..=THREADS_MAX));
+    let starting = file.get("max_workers_starting").and_then(|r| r.number(1..=WORKERS_STARTING_MAX));
     let drain = file.get("drain").and_then(|r| duration(&r, Duration::ZERO)).unwrap_or(DRAIN);
     let errors = file.get("errors").and_then(|r| bodies::errors(&r, &around.folder));
     let limits = file.get("limits").and_then(limits::limits).unwrap_or_default();
@@ -83,6 +87,8 @@ fn document(reader: Reader<'_>, around: &Surroundings) -> Option<Config> {
         node,
         threads: threads.map_or(around.threads, |n| n as usize),
         drain,
+        max_workers_starting: starting
+            .map_or_else(|| (2 * around.threads).max(WORKERS_STARTING), |n| n as usize),
         errors,
         limits,
         services: services?,

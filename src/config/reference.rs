@@ -114,6 +114,12 @@ services:
   NAME: {root: /srv/app, max_in_flight: 5}
 ";
 
+    /// The same, for keys of a warming request.
+    const BASE_WARM: &str = "
+services:
+  NAME: {root: /srv/app, warm: {path: /}}
+";
+
     /// Sets the value at `path`, making the maps on the way.
     fn set(node: &mut Node, path: &[&str], value: Node) {
         let [key, rest @ ..] = path else {
@@ -143,6 +149,7 @@ services:
             _ if needs_etcd => BASE_ETCD,
             _ if needs_front => BASE_FRONT,
             path if key == "queue" || path == keys::limits::QUEUE.path => BASE_LIMITED,
+            path if path == keys::life::WARM.path => BASE_WARM,
             path if path == keys::bodies::COMPRESS.path => BASE_COMPRESS,
             path if key == "prune" || path == keys::keep::HOOK.path => BASE_KEEP,
             path if path == keys::keep::WORKERS.path => BASE_SCALE,

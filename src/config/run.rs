@@ -12,7 +12,7 @@ use crate::hint::Problem;
 use crate::yaml::{Entry, Fields, Reader};
 
 /// Checks are not made more often than this, and may take this long at least: a busy loop helps nobody.
-const CHECK_MIN: Duration = Duration::from_millis(10);
+pub(super) const CHECK_MIN: Duration = Duration::from_millis(10);
 
 /// What the supervisor sets for each worker, whatever `env` says.
 const GIVEN: [&str; 12] = [
@@ -59,6 +59,7 @@ pub(super) fn run_spec(fields: &Fields<'_>, base: RunSpec) -> RunSpec {
             Some(reader) => stop(reader, base.stop),
             None => base.stop,
         },
+        life: base.life,
         isolation: base.isolation,
     };
     warn_of_absent(fields, &spec);

@@ -8,15 +8,17 @@ use regex::Regex;
 
 use super::bodies;
 use super::isolation;
+use super::keep;
 use super::keys::bodies::BODIES;
 use super::keys::isolation::ISOLATION;
 use super::keys::keep::KEEP;
 use super::keys::limits::BALANCE;
 use super::keys::{RULES, RUN, SERVICE, names};
+use super::life;
+use super::limits;
 use super::read::{duration, path};
 use super::run::run_spec;
 use super::{Delivery, Promote, RulesAt, RunSpec, Service};
-use super::{keep, limits};
 use super::{settle, streams, value};
 use crate::version::ServiceName;
 use crate::yaml::{Entry, Fields, Reader};
@@ -66,7 +68,7 @@ pub(super) fn read<'a>(entry: &Entry, reader: Reader<'a>, context: &Context<'_>)
         .unwrap_or(Promote::Manual);
     let rules = name.as_deref().and_then(|name| rules(&fields, name, context));
     let isolation = isolation::read(&fields, context.is_root);
-    let run = run_spec(&fields, RunSpec { isolation, ..RunSpec::default() });
+    let run = run_spec(&fields, RunSpec { isolation, life: life::read(&fields), ..RunSpec::default() });
     let mut delivery = Delivery::default();
     bodies::of_service(&fields, context.folder, &mut delivery);
     limits::of_service(&fields, &mut delivery);

@@ -57,12 +57,7 @@ fn refusal(action: Action, standing: Standing<'_>) -> Option<Refused> {
 impl Supervisor {
     /// Does what a command asks, or says why not.
     pub(super) fn answer(&mut self, command: &Command) -> Result<(), Refused> {
-        if self.ending.is_some() {
-            return Err(Refused {
-                message: "switchman is shutting down".to_owned(),
-                hint: "start it again: switchman serve".to_owned(),
-            });
-        }
+        self.refuse_at_the_end()?;
         let key = Key { service: command.service.clone(), version: command.version.clone() };
         let carries_traffic = self.carries_traffic(&key);
         let Some(version) = self.version(&key) else {
@@ -104,6 +99,11 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// Refuses while switchman ends.
+    pub(super) fn refuse_at_the_end(&self) -> Result<(), Refused> {
+        if self.ending.is_some() { Err(Refused::at_the_end()) } else { Ok(()) }
     }
 
     fn remember_stop(&mut self, key: &Key, stopped: bool) {

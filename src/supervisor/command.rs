@@ -15,7 +15,7 @@ pub enum Action {
         /// Also when it carries traffic.
         force: bool,
     },
-    /// Replace the workers one at a time, new before old.
+    /// Replace the workers one at a time, in the order that the service says.
     Restart,
     /// Take no new requests, let the running ones end, then stop. Refused like `Stop`.
     Drain {
@@ -29,9 +29,32 @@ pub enum Action {
     },
 }
 
-/// One request to the supervisor.
+/// What may be asked of the supervisor.
 #[derive(Debug)]
-pub struct Command {
+pub(crate) enum Ask {
+    /// Something for one version.
+    Act(Command),
+    /// The restart of everything that runs.
+    RestartAll {
+        /// Of this service only.
+        service: Option<ServiceName>,
+        /// Gets the versions that are restarted, in order, or why none is.
+        reply: oneshot::Sender<Result<Vec<Restarting>, Refused>>,
+    },
+}
+
+/// One version that is being restarted, or waits for its turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restarting {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its name.
+    pub version: VersionId,
+}
+
+/// One request about a version.
+#[derive(Debug)]
+pub(crate) struct Command {
     /// The service.
     pub service: ServiceName,
     /// The version, by its whole name.
@@ -61,10 +84,20 @@ pub(crate) enum How {
     Leave,
 }
 
+impl Refused {
+    /// switchman ends: nothing is begun any more.
+    pub(crate) fn at_the_end() -> Self {
+        Self {
+            message: "switchman is shutting down".to_owned(),
+            hint: "start it again: switchman serve".to_owned(),
+        }
+    }
+}
+
 /// Asks the supervisor; clonable.
 #[derive(Debug, Clone)]
 pub struct SupervisorHandle {
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) ask: mpsc::Sender<Ask>,
     pub(crate) ends: mpsc::Sender<(How, oneshot::Sender<()>)>,
     pub(crate) returned: watch::Receiver<bool>,
     pub(crate) logs: LogStore,
@@ -74,12 +107,19 @@ impl SupervisorHandle {
     /// Asks for `action` and waits until it is accepted or refused.
     pub async fn ask(&self, service: ServiceName, version: VersionId, action: Action) -> Result<(), Refused> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Refused {
-            message: "switchman is shutting down".to_owned(),
-            hint: "start it again: switchman serve".to_owned(),
-        };
-        self.commands.send(Command { service, version, action, reply }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        self.send(Ask::Act(Command { service, version, action, reply }), answer).await
+    }
+
+    /// Restarts every version that runs, of one service or of all: each service's versions one after the other, each
+    /// version's workers one at a time. Waits until that is accepted; answers with the versions, in order.
+    pub async fn restart_all(&self, service: Option<ServiceName>) -> Result<Vec<Restarting>, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Ask::RestartAll { service, reply }, answer).await
+    }
+
+    async fn send<T>(&self, ask: Ask, answer: oneshot::Receiver<Result<T, Refused>>) -> Result<T, Refused> {
+        self.ask.send(ask).await.map_err(|_| Refused::at_the_end())?;
+        answer.await.map_err(|_| Refused::at_the_end())?
     }
 
     /// Ends every process of every version at once (TERM, the version's grace, KILL), without draining: call it when

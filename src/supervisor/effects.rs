@@ -10,6 +10,7 @@ use super::launch::Identity;
 use super::lifecycle::{Effect, End, Event as LifeEvent, ProcessId};
 use super::managed::Running;
 use super::record::PIDFILE;
+use super::turns::Urgency;
 use super::worker::{self, Launch, Origin, Report, Reporter};
 use super::{Event, Key, RUN_FOLDER, Supervisor};
 use crate::config::{RunCommand, RunSpec};
@@ -46,6 +47,11 @@ impl Supervisor {
     }
 
     fn start_process(&mut self, key: &Key, process: ProcessId, worker: WorkerId, urgent: bool) {
+        let urgency = match (self.carries_traffic(key), urgent) {
+            (true, _) => Urgency::Traffic,
+            (false, true) => Urgency::Again,
+            (false, false) => Urgency::New,
+        };
         let run_folder =
             self.settings.state.join(RUN_FOLDER).join(key.service.as_str()).join(key.version.as_str());
         let pidfile = run_folder.join(format!("{worker}-{}.{PIDFILE}", process.0));
@@ -71,7 +77,7 @@ impl Supervisor {
             return;
         };
         let mut launch = self.launch(who, run, spec, restarts, identity);
-        launch.turns = (!urgent).then(|| self.turns.clone());
+        launch.urgency = Some(urgency);
         self.attend(key, process, launch, Origin::New(process), told);
     }
 
@@ -90,7 +96,8 @@ impl Supervisor {
             spec,
             places: self.places.clone(),
             logs: self.logs.clone(),
-            turns: None,
+            turns: self.turns.clone(),
+            urgency: None,
             restarts,
             identity,
             cleared: self.succession.cleared.clone(),

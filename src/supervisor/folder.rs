@@ -154,6 +154,7 @@ impl Supervisor {
         };
         let spec = config::folder::read(&version.path, &service.config.run)
             .map_err(|problems| problems.to_string())?;
+        version.life.set_order(spec.life.restart);
         version.spec = Arc::new(spec);
         version.files.started(std::time::SystemTime::now());
         Ok(version.workers())

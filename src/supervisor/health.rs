@@ -1,26 +1,16 @@
-//! One readiness check of one worker: is it there, and what does it say.
+//! One check of one worker, for readiness and for liveness: is it there, and what does it say.
 
-use std::error::Error;
-use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_util::either::Either;
-
+use super::get::{Failure, Get, connect, within};
 use crate::config::Protocol;
 use crate::registry::Address;
 
 /// What the worker finds in its log.
-const USER_AGENT: &str = "switchman-ready-check";
+const AGENT: &str = "switchman-check";
 
 /// A connection is accepted within `timeout`; else why not.
-pub(crate) async fn connects(address: &Address, timeout: Duration) -> Result<(), String> {
+pub(crate) async fn connects(address: &Address, timeout: Duration) -> Result<(), Failure> {
     within(timeout, "a connection", address, async { connect(address).await.map(drop) }).await
 }
 
@@ -30,112 +20,11 @@ pub(crate) async fn http(
     protocol: Protocol,
     path: &str,
     timeout: Duration,
-) -> Result<(), String> {
-    let asked = format!("GET {path}");
-    within(timeout, &asked, address, async {
-        let stream = connect(address).await?;
-        let host = match address {
-            Address::Tcp(address) => address.to_string(),
-            Address::Unix(_) => "localhost".to_owned(),
-        };
-        let uri = match protocol {
-            Protocol::Http1 => path.to_owned(),
-            Protocol::H2c => format!("http://{host}{path}"),
-        };
-        let request = Request::get(uri).header("user-agent", USER_AGENT);
-        let cannot = |e| format!("GET {path} cannot be asked: {e}; hint: correct `ready: {{http: {path}}}`");
-        let answer = match protocol {
-            Protocol::Http1 => {
-                let request = request.header("host", host).header("connection", "close");
-                over_http1(stream, request.body(Empty::new()).map_err(cannot)?).await
-            }
-            Protocol::H2c => over_h2c(stream, request.body(()).map_err(cannot)?).await,
-        };
-        match answer {
-            Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
-            Ok(status) => Err(format!("GET {path} answered {}", status.as_u16())),
-            Err(error) => {
-                let (spoken, hint) = match protocol {
-                    Protocol::Http1 if error.downcast_ref().is_some_and(hyper::Error::is_parse) => (
-                        "HTTP",
-                        "; hint: a worker that speaks HTTP/2, as gRPC servers do, wants `protocol: h2c`",
-                    ),
-                    Protocol::Http1 => ("HTTP", ""),
-                    Protocol::H2c => {
-                        ("HTTP/2", "; hint: a worker that speaks HTTP/1.1 wants `protocol: http1`")
-                    }
-                };
-                Err(format!("GET {path} was not answered with {spoken}: {error}{hint}"))
-            }
-        }
-    })
-    .await
-}
-
-async fn connect(address: &Address) -> Result<Either<TcpStream, UnixStream>, String> {
-    let connected = match address {
-        Address::Tcp(address) => TcpStream::connect(address).await.map(Either::Left),
-        Address::Unix(path) => UnixStream::connect(path).await.map(Either::Right),
-    };
-    connected.map_err(|error| refused(address, &error))
-}
-
-// The connection moves only while it is polled; when one of these ends, it is dropped, and with that closed.
-
-async fn over_http1<S>(
-    stream: S,
-    request: Request<Empty<Bytes>>,
-) -> Result<StatusCode, Box<dyn Error + Send + Sync>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = sender.send_request(request);
-    tokio::pin!(answer);
-    let answer = tokio::select! {
-        answer = &mut answer => answer,
-        // It ended, perhaps with the answer in its last bytes.
-        _ = connection => answer.await,
-    };
-    Ok(answer?.status())
-}
-
-async fn over_h2c<S>(stream: S, request: Request<()>) -> Result<StatusCode, Box<dyn Error + Send + Sync>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let (sender, connection) = h2::client::handshake(stream).await?;
-    let asking = async {
-        let (answer, _) = sender.ready().await?.send_request(request, true)?;
-        answer.await
-    };
-    tokio::pin!(asking);
-    let answer = tokio::select! {
-        answer = &mut asking => answer,
-        ended = connection => {
-            ended?;
-            asking.await
-        }
-    };
-    Ok(answer?.status())
-}
-
-async fn within(
-    timeout: Duration,
-    asked: &str,
-    address: &Address,
-    check: impl Future<Output = Result<(), String>>,
-) -> Result<(), String> {
-    tokio::time::timeout(timeout, check)
-        .await
-        .unwrap_or_else(|_| Err(format!("{asked} was not answered on {address} within {timeout:?}")))
-}
-
-fn refused(address: &Address, error: &io::Error) -> String {
-    match error.kind() {
-        // A socket that is not there yet is a port that is closed.
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => format!("nothing listens on {address}"),
-        _ => format!("connecting to {address} failed: {error}"),
+) -> Result<(), Failure> {
+    let get = Get { path, headers: &[], agent: AGENT, whole: false };
+    match within(timeout, &format!("GET {path}"), address, get.ask(address, protocol)).await? {
+        status if status.is_success() || status.is_redirection() => Ok(()),
+        status => Err(Failure::Answered(format!("GET {path} answered {}", status.as_u16()))),
     }
 }
 
@@ -172,7 +61,14 @@ mod tests {
             let address = answers(answer).await;
             match (http(&address, Protocol::Http1, "/healthz", SECOND).await, verdict) {
                 (Ok(()), Ok(())) => {}
-                (Err(said), Err(words)) => assert!(said.starts_with(words), "{answer:?}: {said}"),
+                (Err(said), Err(words)) => {
+                    assert!(said.to_string().starts_with(words), "{answer:?}: {said}");
+                    assert_eq!(
+                        matches!(said, Failure::Answered(_)),
+                        words.contains("healthz answered"),
+                        "{said:?}"
+                    );
+                }
                 (said, _) => panic!("{answer:?}: {said:?}"),
             }
         }
@@ -182,11 +78,12 @@ mod tests {
     async fn silence_and_a_closed_port_are_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
-        let said = http(&address, Protocol::Http1, "/", Duration::from_millis(50)).await.unwrap_err();
+        let said =
+            http(&address, Protocol::Http1, "/", Duration::from_millis(50)).await.unwrap_err().to_string();
         assert!(said.contains("was not answered on 127.0.0.1") && said.contains("within 50ms"), "{said}");
         assert_eq!(connects(&address, Duration::from_secs(1)).await, Ok(()));
         drop(listener);
-        let said = connects(&address, Duration::from_secs(1)).await.unwrap_err();
+        let said = connects(&address, Duration::from_secs(1)).await.unwrap_err().to_string();
         assert_eq!(said, format!("nothing listens on {address}"));
     }
 
@@ -196,7 +93,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1.sock");
         let address = Address::Unix(path.clone());
-        let said = connects(&address, SECOND).await.unwrap_err();
+        let said = connects(&address, SECOND).await.unwrap_err().to_string();
         assert_eq!(said, format!("nothing listens on unix:{}", path.display()));
         let listener = UnixListener::bind(&path).unwrap();
         assert_eq!(connects(&address, SECOND).await, Ok(()));
@@ -247,13 +144,13 @@ mod tests {
         let good = speaks_h2c(200).await;
         assert_eq!(http(&good, Protocol::H2c, "/healthz", SECOND).await, Ok(()));
         let bad = speaks_h2c(503).await;
-        let said = http(&bad, Protocol::H2c, "/healthz", SECOND).await.unwrap_err();
+        let said = http(&bad, Protocol::H2c, "/healthz", SECOND).await.unwrap_err().to_string();
         assert_eq!(said, "GET /healthz answered 503");
         // Each taken for the other.
-        let said = http(&good, Protocol::Http1, "/healthz", SECOND).await.unwrap_err();
+        let said = http(&good, Protocol::Http1, "/healthz", SECOND).await.unwrap_err().to_string();
         assert!(said.contains("was not answered with HTTP: ") && said.contains("protocol: h2c"), "{said}");
         let http1 = answers("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-        let said = http(&http1, Protocol::H2c, "/healthz", SECOND).await.unwrap_err();
+        let said = http(&http1, Protocol::H2c, "/healthz", SECOND).await.unwrap_err().to_string();
         assert!(said.contains("was not answered with HTTP/2") && said.contains("protocol: http1"), "{said}");
     }
 }

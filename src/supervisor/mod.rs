@@ -20,11 +20,13 @@ mod effects;
 mod fingerprint;
 mod files;
 mod folder;
+mod get;
 mod health;
 mod launch;
 mod leftover;
 mod lifecycle;
 mod main_process;
+mod live;
 mod managed;
 mod memory;
 mod pipes;
@@ -33,8 +35,11 @@ mod port;
 mod readiness;
 mod record;
 mod reports;
+mod rolling;
 mod socket;
 mod tree;
+mod turns;
+mod warm;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
@@ -42,7 +47,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -53,22 +58,22 @@ use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use adopt::Succession;
-use command::{Command, How, SupervisorHandle};
+use command::{Ask, How, SupervisorHandle};
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
 use output::LogStore;
 use place::Places;
+use rolling::Rolling;
+use turns::Turns;
 use worker::Report;
 
-/// Versions that are started at the same time; more wait for their turn.
-const STARTS_AT_ONCE: usize = 8;
 /// The folder of pid files and sockets, in the state folder.
 const RUN_FOLDER: &str = "run";
 /// Reports that may wait before a worker's task has to.
 const EVENTS_WAITING: usize = 1_024;
-/// Commands that may wait.
-const COMMANDS_WAITING: usize = 64;
+/// What is asked and may wait.
+const ASKED_WAITING: usize = 64;
 /// How often ended orphans that nobody waits for are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 
@@ -84,6 +89,8 @@ pub struct Settings {
     /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
     /// upgrade.
     pub alone: CancellationToken,
+    /// Workers that may be starting at the same moment; from 1.
+    pub max_workers_starting: usize,
 }
 
 /// Everything that the supervisor reacts to.
@@ -92,7 +99,7 @@ enum Event {
     /// A deploy root changed.
     Change(VersionChange),
     /// Somebody asks for something.
-    Command(Command),
+    Ask(Ask),
     /// The task of a process saw something.
     Report(Key, ProcessId, Report),
     /// A drain or a back-off is over.
@@ -116,6 +123,8 @@ struct Service {
     config: config::Service,
     memory: Memory,
     versions: BTreeMap<VersionId, Managed>,
+    /// The restart of all of them, while there is one.
+    rolling: Rolling,
 }
 
 /// The owner of every version and process.
@@ -127,7 +136,7 @@ struct Supervisor {
     live: Arc<Live>,
     places: Places,
     logs: LogStore,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     succession: Succession,
     /// The tasks of processes.
     tasks: TaskTracker,
@@ -141,7 +150,7 @@ struct Supervisor {
 #[derive(Debug)]
 struct Inbox {
     changes: mpsc::Receiver<VersionChange>,
-    commands: mpsc::Receiver<Command>,
+    asked: mpsc::Receiver<Ask>,
     ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
@@ -173,16 +182,25 @@ pub fn spawn(
         .iter()
         .map(|(name, config)| {
             let memory = Memory::load(&settings.state, name);
-            (name.clone(), Service { config: config.clone(), memory, versions: BTreeMap::new() })
+            (
+                name.clone(),
+                Service {
+                    config: config.clone(),
+                    memory,
+                    versions: BTreeMap::new(),
+                    rolling: Rolling::default(),
+                },
+            )
         })
         .collect();
     let logs = LogStore::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
+    let (ask, asked) = mpsc::channel(ASKED_WAITING);
     let (ends_in, ends) = mpsc::channel(1);
-    let inbox = Inbox { changes, commands, ends, open: true, events, routing: live.watch() };
+    let inbox = Inbox { changes, asked, ends, open: true, events, routing: live.watch() };
     let (succession, returned) = Succession::new();
+    let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
         settings,
         services,
@@ -190,14 +208,14 @@ pub fn spawn(
         live,
         places,
         logs: logs.clone(),
-        turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        turns,
         succession,
         tasks: TaskTracker::new(),
         last_serial: 0,
         events: events_in,
         ending: None,
     };
-    let handle = SupervisorHandle { commands: commands_in, ends: ends_in, returned, logs };
+    let handle = SupervisorHandle { ask, ends: ends_in, returned, logs };
     (handle, tokio::spawn(supervisor.run(inbox)))
 }
 
@@ -212,7 +230,7 @@ impl Inbox {
                 asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
             Some(change) = self.changes.recv() => Event::Change(change),
-            Some(command) = self.commands.recv() => Event::Command(command),
+            Some(ask) = self.asked.recv() => Event::Ask(ask),
             Ok(()) = self.routing.changed() => Event::Routing,
         }
     }
@@ -249,10 +267,13 @@ impl Supervisor {
         match event {
             Event::Change(_) if self.ending.is_some() => {}
             Event::Change(change) => self.folder_changed(change),
-            Event::Command(command) => {
+            // Who asked may have gone away.
+            Event::Ask(Ask::Act(command)) => {
                 let answer = self.answer(&command);
-                // Who asked may have gone away.
                 let _ = command.reply.send(answer);
+            }
+            Event::Ask(Ask::RestartAll { service, reply }) => {
+                let _ = reply.send(self.restart_all(service.as_ref()));
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
@@ -268,6 +289,7 @@ impl Supervisor {
                 }
             }
         }
+        self.go_on_restarting();
     }
 
     /// Decides, publishes, acts: in this order.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::get::Failure;
 use super::health;
 use super::tree::{Listener, Tree};
 use super::worker::{Report, Reporter};
@@ -58,13 +59,16 @@ pub(crate) async fn wait(
             ReadyCheck::Http(_) | ReadyCheck::Tcp | ReadyCheck::Notify | ReadyCheck::Command(_) => {
                 // Connecting costs little; /proc lists every connection of the machine.
                 match health::connects(address, ready.timeout).await {
-                    Err(failure) => elsewhere.look(address, tree, last, reporter).await.unwrap_or(failure),
+                    Err(failure) => elsewhere
+                        .look(address, tree, last, reporter)
+                        .await
+                        .unwrap_or_else(|| failure.to_string()),
                     Ok(()) => match who_listens(tree, address).await {
                         Listener::Other => return Verdict::PortTaken,
                         Listener::Nobody => format!("nothing listens on {address}"),
                         Listener::Own => match check(spec, address).await {
                             Ok(()) => return Verdict::Ready,
-                            Err(failure) => failure,
+                            Err(failure) => failure.to_string(),
                         },
                     },
                 }
@@ -77,7 +81,7 @@ pub(crate) async fn wait(
     }
 }
 
-async fn check(spec: &RunSpec, address: &Address) -> Result<(), String> {
+async fn check(spec: &RunSpec, address: &Address) -> Result<(), Failure> {
     match &spec.ready.check {
         ReadyCheck::Http(path) => health::http(address, spec.protocol, path, spec.ready.timeout).await,
         _ => Ok(()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::lifecycle::{Event, ProcessId};
+use super::live::Change;
 use super::readiness::Verdict;
 use super::worker::Report;
 use super::{Key, Supervisor};
@@ -27,6 +28,14 @@ impl Supervisor {
             }
             Report::Verdict(Verdict::Late(why)) => Event::Late(process, why),
             Report::Verdict(Verdict::PortTaken) => Event::PortTaken(process),
+            Report::Live(Change::Unwell(unwell)) => {
+                tracing::error!(
+                    service = %key.service, version = %key.version, pid = version.processes.get(&process).and_then(|p| p.pid),
+                    "a worker {}", unwell.why
+                );
+                Event::Unwell(process, unwell)
+            }
+            Report::Live(Change::Well) => Event::Well(process),
             Report::Exited => Event::Exited(process),
             Report::Ended(end) => {
                 version.processes.remove(&process);

@@ -146,6 +146,12 @@ impl Tree {
         alive.into_iter().cloned().collect()
     }
 
+    /// The processor time that the living members, and what they have waited for, have used so far: in ticks.
+    pub(crate) fn ticks(&mut self) -> u64 {
+        let waited_for = |m: &Stat| u64::try_from(m.cutime + m.cstime).unwrap_or_default();
+        self.members().iter().map(|m| m.utime + m.stime + waited_for(m)).sum()
+    }
+
     /// Sends a signal to every member that lives, once; answers whether there was one.
     pub(crate) fn signal(&mut self, signal: Signal) -> bool {
         let members = self.members();

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,12 +26,16 @@ use super::place::{Place, Places};
 use super::readiness::{self, SharedTree, Verdict, ask};
 use super::record::{self, Record};
 use super::tree::{Listener, Tree};
-use super::{Event, Key, fingerprint};
+use super::turns::{Turn, Turns, Urgency};
+use super::{Event, Key, fingerprint, live, warm};
 use crate::config::{Protocol, RunCommand, RunSpec};
 use crate::registry::Address;
 
-/// A start that takes longer lets the next one begin: a worker that hangs must not hold up the others.
-const TURN_MAX: Duration = Duration::from_secs(5);
+/// A worker that does nothing for this long while it starts lets the next one begin: one that hangs must not hold up
+/// the others, and one that works does not share its processor with more than it must.
+const IDLE_FOR: Duration = Duration::from_secs(5);
+/// What counts as nothing, in the kernel's ticks of processor time (hundredths of a second): a twentieth of one core.
+const IDLE_TICKS: u64 = 25;
 /// How long what is left in its pipes is read after a process tree has ended.
 const OUTPUT_AFTER_END: Duration = Duration::from_secs(1);
 /// After KILL, how long to wait for a process to vanish. Only one that hangs in the kernel takes longer.
@@ -55,8 +59,10 @@ pub(crate) struct Launch {
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) places: Places,
     pub(crate) logs: LogStore,
-    /// Starts wait for their turn here; none for one that is urgent.
-    pub(crate) turns: Option<Arc<Semaphore>>,
+    /// Where it waits for its turn ...
+    pub(crate) turns: Turns,
+    /// ... before whom; none for one that waits for nobody, because it runs.
+    pub(crate) urgency: Option<Urgency>,
     /// How often its worker was started again before.
     pub(crate) restarts: u32,
     /// Which folder of its name it is started from.
@@ -95,6 +101,8 @@ pub(crate) enum Report {
     Noted(String),
     /// It is ready, late, or has lost its port.
     Verdict(Verdict),
+    /// It is ready, and its liveness checks found that it hangs, or that it is well again.
+    Live(live::Change),
     /// The process has ended; what it started is being ended.
     Exited,
     /// Nothing of it is left.
@@ -180,11 +188,11 @@ async fn live(
 
 impl Launch {
     /// Waits until it may be started; none for one that waits for nobody.
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<Turn> {
         self.cleared.cancelled().await;
-        match &self.turns {
+        match self.urgency {
             None => None,
-            Some(turns) => turns.clone().acquire_owned().await.ok(),
+            Some(urgency) => Some(self.turns.take(urgency).await),
         }
     }
 
@@ -287,7 +295,7 @@ impl Process {
     async fn lead(
         &mut self,
         launch: &Launch,
-        turn: Option<OwnedSemaphorePermit>,
+        turn: Option<Turn>,
         told: &mut oneshot::Receiver<()>,
         reporter: &Reporter,
     ) -> End {
@@ -303,20 +311,26 @@ impl Process {
         }
     }
 
-    /// Waits until it is ready (and says so), ends, or is told to end. Its turn is over when it is ready, or after
-    /// [`TURN_MAX`].
+    /// Waits until it is ready (and says so), asks then whether it still answers, until it ends or is told to end. Its
+    /// turn is over when it is ready, or does nothing.
     async fn watch(
         &mut self,
         launch: &Launch,
-        mut turn: Option<OwnedSemaphorePermit>,
+        mut turn: Option<Turn>,
         told: &mut oneshot::Receiver<()>,
         reporter: &Reporter,
     ) -> Watched {
-        let turn_over = Instant::now() + TURN_MAX;
-        let address = self.place.address();
-        let tree = self.tree.clone();
-        let readiness = readiness::wait(&launch.spec, &address, &tree, reporter);
-        tokio::pin!(readiness);
+        let (address, tree) = (self.place.address(), self.tree.clone());
+        let deadline = Instant::now() + launch.spec.ready.deadline;
+        let readiness = async {
+            let verdict = readiness::wait(&launch.spec, &address, &tree, reporter).await;
+            if verdict == Verdict::Ready {
+                warm::warm(launch, &address, deadline, reporter).await;
+            }
+            verdict
+        };
+        let (idle, liveness) = (idle(&tree), live::watch(launch, &address, reporter));
+        tokio::pin!(readiness, idle, liveness);
         let (mut waiting, mut passed) = (true, false);
         loop {
             tokio::select! {
@@ -350,7 +364,8 @@ impl Process {
                     }
                     reporter.send(Report::Verdict(verdict)).await;
                 }
-                () = tokio::time::sleep_until(turn_over), if turn.is_some() => turn = None,
+                () = &mut idle, if turn.is_some() => turn = None,
+                never = &mut liveness, if passed => match never {},
             }
         }
     }
@@ -444,6 +459,20 @@ async fn successor(tree: &SharedTree, pidfile: &Path, time: Duration) -> Option<
             return None;
         }
         tokio::time::sleep(FORK_LOOK).await;
+    }
+}
+
+/// Waits until a tree has done nothing for [`IDLE_FOR`].
+async fn idle(tree: &SharedTree) {
+    let mut used = 0;
+    loop {
+        tokio::time::sleep(IDLE_FOR).await;
+        let now = ask(tree, Tree::ticks).await;
+        // Less is another set of processes, and so not nothing.
+        if now.abs_diff(used) < IDLE_TICKS {
+            return;
+        }
+        used = now;
     }
 }
 

@@ -14,13 +14,14 @@ use crate::admin::problem::{ApiError, Kind};
 use crate::admin::{AdminState, types, view};
 use crate::registry;
 use crate::rules::source::{Change, Who};
-use crate::supervisor::command::Action;
-use crate::version::{CURRENT, PREVIOUS, VersionState};
+use crate::supervisor::command::{Action, Restarting};
+use crate::version::{CURRENT, PREVIOUS, ServiceName, VersionState};
 
 /// How long the answer to an accepted action waits for the first sign of it in the snapshot.
 const SIGN_WITHIN: Duration = Duration::from_millis(250);
 
 type Named = Path<(String, String)>;
+type RestartAccepted = Result<(StatusCode, Json<types::Restarting>), ApiError>;
 type Accepted = Result<(StatusCode, Json<types::Version>), ApiError>;
 
 pub(super) async fn start(State(state): State<AdminState>, Path(named): Named) -> Accepted {
@@ -37,6 +38,27 @@ pub(super) async fn stop(
 
 pub(super) async fn restart(State(state): State<AdminState>, Path(named): Named) -> Accepted {
     act(&state, &named, Action::Restart).await
+}
+
+pub(super) async fn restart_all(State(state): State<AdminState>) -> RestartAccepted {
+    restart_of(&state, None).await
+}
+
+pub(super) async fn restart_service(
+    State(state): State<AdminState>,
+    Path(service): Path<String>,
+) -> RestartAccepted {
+    let service = find(&state.live.load(), &service)?.name.clone();
+    restart_of(&state, Some(service)).await
+}
+
+/// Restarts everything that runs. The work goes on after the answer.
+async fn restart_of(state: &AdminState, service: Option<ServiceName>) -> RestartAccepted {
+    let restarting = state.supervisor.restart_all(service).await?;
+    let named =
+        |r: Restarting| types::Named { service: r.service.to_string(), version: r.version.to_string() };
+    let restarting = restarting.into_iter().map(named).collect();
+    Ok((StatusCode::ACCEPTED, Json(types::Restarting { restarting })))
 }
 
 pub(super) async fn drain(

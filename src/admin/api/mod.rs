@@ -4,6 +4,7 @@
 //! GET  /versions ?service= &all=1                     GET  /services
 //! GET  /services/{s}/versions/{v}                     GET  /services/{s}/versions/{v}/logs ?follow=1
 //! POST /services/{s}/versions/{v}/{start|stop|restart|drain|promote|scale} ?force=1
+//! POST /restart                 POST /services/{s}/restart     (all that runs, a service's versions one by one)
 //! POST /services/{s}/rollback ?force=1
 //! GET  /services/{s}/aliases    GET|PUT|DELETE /services/{s}/aliases/{name}
 //! GET|PUT /services/{s}/rules   POST /services/{s}/rules/{check|explain}
@@ -59,6 +60,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .route(&version("/drain"), post(actions::drain))
         .route(&version("/scale"), post(actions::scale))
         .route(&version("/promote"), post(actions::promote))
+        .route("/restart", post(actions::restart_all))
+        .route("/services/{service}/restart", post(actions::restart_service))
         .route("/services/{service}/rollback", post(actions::rollback))
         .route("/services/{service}/aliases", get(aliases::list))
         .route(

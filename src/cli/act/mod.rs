@@ -14,6 +14,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::version::VersionState;
 
+mod all;
 mod progress;
 
 use progress::{Goal, Progress, progress, ready};
@@ -23,11 +24,18 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What a version that drains waits for changes with each stream that ends; so often it is told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// What all of these take.
+/// What most of these take.
 #[derive(Debug, clap::Args)]
 struct Common {
     /// The version: its name, at least 7 characters of it, or an alias
     version: String,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// How long to wait for what.
+#[derive(Debug, clap::Args)]
+struct Waiting {
     /// Come back as soon as switchman accepts
     #[arg(long)]
     no_wait: bool,
@@ -47,8 +55,14 @@ pub(super) struct StartArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RestartArgs {
+    /// The version: its name, at least 7 characters of it, or an alias
+    #[arg(required_unless_present = "all")]
+    version: Option<String>,
+    /// Every version that runs, of all services or of --service NAME; each service's one after the other
+    #[arg(long, conflicts_with = "version")]
+    all: bool,
     #[command(flatten)]
-    common: Common,
+    waiting: Waiting,
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +101,11 @@ pub(super) async fn stop(args: StopArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn restart(args: RestartArgs) -> Result<(), Failure> {
-    act(args.common, "restart", false, Goal::Restarted).await
+    let RestartArgs { version, waiting, .. } = args;
+    match version {
+        Some(version) => act(Common { version, waiting }, "restart", false, Goal::Restarted).await,
+        None => all::restart(waiting).await,
+    }
 }
 
 pub(super) async fn drain(args: DrainArgs) -> Result<(), Failure> {
@@ -99,9 +117,10 @@ pub(super) async fn scale(args: ScaleArgs) -> Result<(), Failure> {
 }
 
 async fn act(common: Common, verb: &str, force: bool, goal: Goal) -> Result<(), Failure> {
-    let client = common.reach.client()?;
-    let service = common.reach.service(&client).await?;
-    let before = look(&client, &service, &common.version).await?;
+    let Common { version, waiting } = common;
+    let client = waiting.reach.client()?;
+    let service = waiting.reach.service(&client).await?;
+    let before = look(&client, &service, &version).await?;
     // From here on by its whole name: an alias may move while the work goes on.
     let version = before.version.as_str();
 
@@ -114,21 +133,29 @@ async fn act(common: Common, verb: &str, force: bool, goal: Goal) -> Result<(), 
         call = call.body(body);
     }
     let mut now: Version = client.json(call).await?;
-    if !common.no_wait {
-        let waiting = wait(&client, goal, &before, &mut now);
-        match common.timeout.or(goal.within()) {
-            None => waiting.await?,
-            Some(within) => tokio::time::timeout(within, waiting).await.unwrap_or_else(|_| {
-                let stage = stage(&now) + &waits_for(&now);
-                Err(Failure::failed(format!("{version} is not done after {within:?}: it is {stage}"))
-                    .hint("the work goes on: look with switchman versions, or wait longer with --timeout"))
-            })?,
-        }
+    if !waiting.no_wait {
+        finish(&client, goal, &before, &mut now, waiting.timeout.or(goal.within())).await?;
     }
-    if !common.reach.json {
+    if !waiting.reach.json {
         return Ok(());
     }
     output::data(&serde_json::to_string(&now).map_err(|e| Failure::failed(e.to_string()))?)
+}
+
+/// Waits until the goal is reached, for no longer than `within`.
+async fn finish(
+    client: &Client,
+    goal: Goal,
+    before: &Version,
+    now: &mut Version,
+    within: Option<Duration>,
+) -> Result<(), Failure> {
+    let Some(within) = within else { return wait(client, goal, before, now).await };
+    tokio::time::timeout(within, wait(client, goal, before, now)).await.unwrap_or_else(|_| {
+        let (version, stage) = (&now.version, stage(now) + &waits_for(now));
+        Err(Failure::failed(format!("{version} is not done after {within:?}: it is {stage}"))
+            .hint("the work goes on: look with switchman versions, or wait longer with --timeout"))
+    })
 }
 
 /// Looks until the goal is reached, telling each step.

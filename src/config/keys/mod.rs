@@ -7,6 +7,7 @@
 pub(super) mod bodies;
 pub(super) mod front;
 pub(super) mod http2;
+pub(super) mod life;
 pub(super) mod isolation;
 mod launch;
 pub(super) mod keep;
@@ -63,7 +64,7 @@ pub(super) fn names(sections: &[&Section]) -> Vec<&'static str> {
 }
 
 /// All sections, in the order of the reference.
-pub(super) const ALL: [&Section; 25] = [
+pub(super) const ALL: [&Section; 27] = [
     &FILE,
     &FRONT,
     &TLS,
@@ -86,6 +87,8 @@ pub(super) const ALL: [&Section; 25] = [
     &keep::WORKERS,
     &READY,
     &STOP,
+    &life::LIVE,
+    &life::WARM,
     &isolation::ISOLATION,
     &isolation::RLIMITS,
     &isolation::CGROUP,
@@ -148,6 +151,7 @@ pub(super) const FILE: Section = Section {
             "1m",
             "How long running requests may take to end when switchman shuts down.",
         ),
+        life::MAX_WORKERS_STARTING,
         bodies::ERRORS,
         key("limits", "map", Words("as below"), "{body: 10MiB}", "What bounds connections and requests."),
         key(
@@ -254,6 +258,9 @@ pub(super) const SERVICE: Section = Section {
         ),
         streams::DRAIN_KEY,
         streams::UPGRADE,
+        life::RESTART,
+        life::LIVE_KEY,
+        life::WARM_KEY,
     ],
 };
 

@@ -32,6 +32,7 @@ impl Lifecycle {
                 round: self.round,
                 wanted: true,
                 ready_since: None,
+                unwell: false,
             };
             self.processes.insert(process, adopted);
         }

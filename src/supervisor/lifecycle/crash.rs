@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Effect, End, Goal, Lifecycle, Phase, ProcessId};
+use super::{Effect, End, Goal, Lifecycle, Phase, Process, ProcessId};
 use crate::backoff::Backoff;
 use crate::version::WorkerId;
 
@@ -91,9 +91,9 @@ impl Lifecycle {
             slot.crashes.backoff.reset();
         }
         match end {
-            End::PortTaken(why) if !served => self.lost_port(p.worker, &why, now, effects),
-            End::ByItself(why) | End::PortTaken(why) => self.failed(p.worker, &why, now, effects),
-            End::Told => self.failed(p.worker, "it ended", now, effects),
+            End::PortTaken(why) if !served => self.lost_port(p, &why, now, effects),
+            End::ByItself(why) | End::PortTaken(why) => self.failed(p.worker, p.round, &why, now, effects),
+            End::Told => self.failed(p.worker, p.round, "it ended", now, effects),
         }
     }
 
@@ -104,33 +104,46 @@ impl Lifecycle {
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(worker) = self.processes.get(&process).map(|p| p.worker) {
-            self.lost_port(worker, why, now, effects);
+        if let Some(p) = self.processes.get(&process).copied() {
+            self.lost_port(p, why, now, effects);
         }
     }
 
     pub(super) fn late(&mut self, process: ProcessId, why: &str, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(worker) = self.processes.get(&process).map(|p| p.worker) else { return };
+        let Some(Process { worker, round, .. }) = self.processes.get(&process).copied() else { return };
         if self.was_ready {
-            self.failed(worker, why, now, effects);
+            self.failed(worker, round, why, now, effects);
         } else {
             self.want(Goal::Fail, Some(format!("worker {worker} {why}")));
         }
     }
 
     /// A lost port is nobody's fault: another one is tried at once, a few times.
-    fn lost_port(&mut self, worker: WorkerId, why: &str, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(slot) = self.slots.get_mut(&worker) else { return };
+    fn lost_port(&mut self, p: Process, why: &str, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(slot) = self.slots.get_mut(&p.worker) else { return };
         slot.crashes.ports_lost += 1;
         if slot.crashes.ports_lost > PORTS_LOST_MAX {
-            self.failed(worker, why, now, effects);
+            self.failed(p.worker, p.round, why, now, effects);
         }
     }
 
-    /// One counted failure of a worker: gives a rolling restart up, fails the version, or waits and tries again.
-    fn failed(&mut self, worker: WorkerId, why: &str, now: Instant, effects: &mut Vec<Effect>) {
-        if self.of(worker).any(|(_, p)| p.phase == Phase::Ready) {
+    /// One counted failure of a worker's process, of this round: gives a rolling restart up, fails the version, or waits
+    /// and tries again.
+    pub(super) fn failed(
+        &mut self,
+        worker: WorkerId,
+        round: u64,
+        why: &str,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_old = |p: &Process| p.phase == Phase::Ready && p.round < self.round;
+        let given_up = round == self.round && self.processes.values().any(is_old);
+        if given_up {
             self.give_up_restart(worker, why);
+        }
+        let stays = self.stands(worker).map(|p| p.unwell);
+        if stays == Some(false) {
             return;
         }
         let crash_loop = self.failures.add(now);
@@ -142,7 +155,11 @@ impl Lifecycle {
             self.want(Goal::Fail, Some(reason));
             return;
         }
-        self.reason = Some(format!("worker {worker} {why}"));
+        if !given_up {
+            let what =
+                if stays.is_some() { "fails its liveness checks, and the one in its place " } else { "" };
+            self.reason = Some(format!("worker {worker} {what}{why}"));
+        }
         // While its replacement starts there is nothing to start again.
         let replaced = self.of(worker).any(|(_, p)| p.phase == Phase::Starting);
         if let Some(slot) = self.slots.get_mut(&worker).filter(|_| !replaced) {

@@ -39,6 +39,8 @@ pub(crate) enum Event {
         /// From 1.
         workers: u32,
     },
+    /// A restart was asked for that cannot even begin, and why.
+    Unrestartable(String),
     /// It is to run this many workers.
     Scale(u32),
     /// It cannot be run at all, and why.
@@ -51,6 +53,10 @@ pub(crate) enum Event {
     Late(ProcessId, String),
     /// Somebody else listens on the port of a process.
     PortTaken(ProcessId),
+    /// A ready process failed so many liveness checks in a row that something must be done.
+    Unwell(ProcessId, Unwell),
+    /// One that was unwell passed a liveness check.
+    Well(ProcessId),
     /// A process has ended; what it started may still run.
     Exited(ProcessId),
     /// Nothing is left of a process and what it started.
@@ -59,6 +65,15 @@ pub(crate) enum Event {
     Drained(ProcessId),
     /// The back-off of a worker is over; the number tells its timer from older ones.
     Retry(WorkerId, u64),
+}
+
+/// How a ready process fails its liveness checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unwell {
+    /// It answers, but not as it should.
+    pub(crate) answers: bool,
+    /// What is wrong, as the end of a sentence about it.
+    pub(crate) why: String,
 }
 
 /// How a process ended.
@@ -75,13 +90,13 @@ pub(crate) enum End {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
-    /// Start a process for a worker. An `urgent` one replaces what served and does not wait for its turn.
+    /// Start a process for a worker, when it has its turn.
     Start {
         /// Its name from now on.
         process: ProcessId,
         /// The worker it is for.
         worker: WorkerId,
-        /// Whether it goes before others that wait to be started.
+        /// Whether the version has served before: such a start goes before one of a new version.
         urgent: bool,
     },
     /// Wait until its requests have ended, then say `Drained`.

@@ -13,14 +13,18 @@
 //! order of events needs a case of its own. Laws, held by `tests`:
 //!
 //! - A process is ready only after its check passed.
-//! - A worker has one process, except while a rolling restart starts the new one before the old one leaves; those
-//!   that drain do not count.
+//! - A worker has one process, except while a new one is started before the old one leaves (`start-first`); those that
+//!   drain do not count. With `stop-first` it has one, whatever that one does.
+//! - A rolling restart replaces one worker at a time, and ends: with new workers, or with the old ones and a reason.
+//! - A ready process leaves because another one is ready in its place, because it does not answer, or because it was
+//!   told to: never to make room for one that may not become ready.
 //! - Every started process is known until it has ended; nothing is started unless the version is to run.
 //! - Stop always leads to stopped, and a version that once was ready fails only when it has lost every worker.
 
 mod adopt;
 mod crash;
 mod event;
+mod pulse;
 mod reconcile;
 #[cfg(test)]
 mod tests;
@@ -28,16 +32,19 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::config::RestartOrder;
 use crate::version::{VersionState, WorkerId, WorkerState};
 pub(crate) use adopt::Adopted;
 use crash::Crashes;
-pub(crate) use event::{Effect, End, Event, ProcessId};
+pub(crate) use event::{Effect, End, Event, ProcessId, Unwell};
 
 /// Where a process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Starting,
     Ready,
+    /// It passed its check once, and no longer answers: it takes no requests.
+    Hung,
     Draining,
     Stopping,
 }
@@ -53,6 +60,8 @@ pub(crate) struct Process {
     wanted: bool,
     /// Since when it is ready.
     ready_since: Option<Instant>,
+    /// It fails its liveness checks, and is to be replaced.
+    unwell: bool,
 }
 
 /// What is wanted of the version.
@@ -77,6 +86,8 @@ struct Slot {
 pub(crate) struct Lifecycle {
     goal: Goal,
     workers: u32,
+    /// How one process takes another's place.
+    order: RestartOrder,
     slots: BTreeMap<WorkerId, Slot>,
     processes: BTreeMap<ProcessId, Process>,
     last_process: u64,
@@ -94,6 +105,7 @@ impl Lifecycle {
         Self {
             goal: Goal::Arrive,
             workers: 0,
+            order: RestartOrder::default(),
             slots: BTreeMap::new(),
             processes: BTreeMap::new(),
             last_process: 0,
@@ -147,13 +159,14 @@ impl Lifecycle {
     /// Its workers by number, each with its state, its restarts and the process that stands for it.
     pub(crate) fn workers(&self) -> impl Iterator<Item = (WorkerId, WorkerState, u32, Option<ProcessId>)> {
         self.slots.iter().map(|(id, slot)| {
-            let process = [Phase::Ready, Phase::Starting, Phase::Draining, Phase::Stopping]
+            let process = [Phase::Ready, Phase::Hung, Phase::Starting, Phase::Draining, Phase::Stopping]
                 .iter()
                 .find_map(|phase| self.of(*id).find(|(_, p)| p.phase == *phase));
             let state = match process {
                 Some((_, p)) => match p.phase {
                     Phase::Starting => WorkerState::Starting,
                     Phase::Ready => WorkerState::Ready,
+                    Phase::Hung => WorkerState::Hung,
                     Phase::Draining => WorkerState::Draining,
                     Phase::Stopping => WorkerState::Stopping,
                 },
@@ -167,6 +180,18 @@ impl Lifecycle {
     /// The processes that take requests.
     pub(crate) fn ready(&self) -> impl Iterator<Item = ProcessId> {
         self.processes.iter().filter(|(_, p)| p.phase == Phase::Ready).map(|(id, _)| *id)
+    }
+
+    /// Says how one process is to take another's place from now on.
+    pub(crate) fn set_order(&mut self, order: RestartOrder) {
+        self.order = order;
+    }
+
+    /// Whether workers are being started, replaced or ended.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.processes
+            .values()
+            .any(|p| p.round < self.round || !matches!(p.phase, Phase::Ready | Phase::Hung))
     }
 
     /// Notes what happened at `now`, and says what is to be done about it, in order.
@@ -203,13 +228,21 @@ impl Lifecycle {
                 self.slots.values_mut().for_each(|slot| slot.crashes.forget());
             }
             Event::Restart { workers } => self.start_afresh(workers),
-            Event::Scale(workers) => self.workers = workers,
+            Event::Unrestartable(why) => {
+                self.reason = Some(format!("the restart was given up and the old workers go on: {why}"));
+            }
+            Event::Scale(workers) => {
+                self.workers = workers;
+                self.note_ready();
+            }
             Event::Noted(process, note) => {
                 if self.phase(process) == Some(Phase::Starting) && !self.any_ready() {
                     self.reason = Some(note);
                 }
             }
             Event::Passed(process) => self.passed(process, now, effects),
+            Event::Unwell(process, unwell) => self.unwell(process, unwell, now, effects),
+            Event::Well(process) => self.well(process, effects),
             Event::Late(process, why) => {
                 if self.phase(process) == Some(Phase::Starting) {
                     self.terminate(process, effects);
@@ -234,10 +267,11 @@ impl Lifecycle {
                 }
             }
             Event::Retry(worker, timer) => {
+                let ended = self.stands(worker).is_none();
                 if let Some(slot) = self.slots.get_mut(&worker)
                     && slot.crashes.is_over(timer)
                 {
-                    slot.restarts += 1;
+                    slot.restarts += u32::from(ended);
                 }
             }
         }
@@ -263,15 +297,22 @@ impl Lifecycle {
         };
         p.phase = Phase::Ready;
         p.ready_since = Some(now);
-        let Process { worker, round, .. } = *p;
+        let worker = p.worker;
+        let stood = |p: &Process| p.worker == worker && matches!(p.phase, Phase::Ready | Phase::Hung);
+        let hung = self.processes.iter().any(|(id, p)| *id != process && stood(p) && p.unwell);
+        let replaced = self.processes_where(stood);
+        replaced.into_iter().filter(|old| *old != process).for_each(|old| self.retire(old, effects));
         if let Some(slot) = self.slots.get_mut(&worker) {
+            slot.restarts += u32::from(hung);
             slot.crashes.port_held();
         }
-        let replaced = self.processes_where(|p| p.worker == worker && p.round < round);
-        replaced.into_iter().for_each(|old| self.retire(old, effects));
-        let all_ready =
-            (0..self.workers).all(|worker| self.of(WorkerId(worker)).any(|(_, p)| p.phase == Phase::Ready));
-        if all_ready {
+        self.note_ready();
+    }
+
+    /// Once all workers are ready there is nothing left to say of how they became so.
+    fn note_ready(&mut self) {
+        let is_ready = |worker| self.of(WorkerId(worker)).any(|(_, p)| p.phase == Phase::Ready && !p.unwell);
+        if self.goal == Goal::Run && (0..self.workers).all(is_ready) {
             self.was_ready = true;
             self.reason = None;
         }
@@ -283,6 +324,11 @@ impl Lifecycle {
 
     fn phase(&self, process: ProcessId) -> Option<Phase> {
         self.processes.get(&process).map(|p| p.phase)
+    }
+
+    /// The process of a worker that was ready and is to go on, hung or not.
+    fn stands(&self, worker: WorkerId) -> Option<&Process> {
+        self.of(worker).map(|(_, p)| p).find(|p| matches!(p.phase, Phase::Ready | Phase::Hung))
     }
 
     fn of(&self, worker: WorkerId) -> impl Iterator<Item = (ProcessId, &Process)> {

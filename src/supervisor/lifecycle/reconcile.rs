@@ -1,6 +1,7 @@
 //! Compares what is wanted of a version with what is there, and starts, drains and ends processes accordingly.
 
 use super::{Effect, Goal, Lifecycle, Phase, Process, ProcessId};
+use crate::config::RestartOrder;
 use crate::version::WorkerId;
 
 impl Lifecycle {
@@ -19,8 +20,11 @@ impl Lifecycle {
         self.slots.retain(|id, _| id.0 < workers || in_use.contains(id));
         for worker in (0..workers).map(WorkerId) {
             let waits = self.slots.entry(worker).or_default().crashes.is_waiting();
-            // What drains may take as long as its streams: nobody waits for that to start the worker again.
-            let runs = self.of(worker).any(|(_, p)| p.phase != Phase::Draining);
+            let runs = self.of(worker).any(|(_, p)| match self.order {
+                // What drains may take as long as its streams, and what hangs for ever: nobody waits for that.
+                RestartOrder::StartFirst => !matches!(p.phase, Phase::Draining | Phase::Hung),
+                RestartOrder::StopFirst => true,
+            });
             if !waits && !runs {
                 self.start(worker, effects);
             }
@@ -28,24 +32,34 @@ impl Lifecycle {
         self.roll(effects);
     }
 
-    /// One step of a rolling restart: replaces one worker of an older round, once nothing else is moving.
+    /// One step of a rolling restart: replaces one worker of an older round, or an unwell one, once nothing else moves
+    /// and nobody waits to be tried again.
     fn roll(&mut self, effects: &mut Vec<Effect>) {
         let round = self.round;
         let unready = self.processes_where(|p| p.round < round && p.phase == Phase::Starting);
         unready.into_iter().for_each(|process| self.terminate(process, effects));
-        if self.processes.values().any(|p| p.phase != Phase::Ready) {
+        let moving = self.processes.values().any(|p| p.phase != Phase::Ready);
+        if moving || self.slots.values().any(|slot| slot.crashes.is_waiting()) {
             return;
         }
-        if let Some(worker) = self.processes.values().filter(|p| p.round < round).map(|p| p.worker).min() {
-            self.start(worker, effects);
+        let is_last = self.processes.len() == 1;
+        let next = self.processes.iter().filter(|(_, p)| match self.order {
+            RestartOrder::StartFirst => p.round < round || p.unwell,
+            // Nobody knows yet whether a new one would answer at all.
+            RestartOrder::StopFirst => p.round < round || p.unwell && !is_last,
+        });
+        let Some((worker, process)) = next.map(|(process, p)| (p.worker, *process)).min() else { return };
+        match self.order {
+            RestartOrder::StartFirst => self.start(worker, effects),
+            RestartOrder::StopFirst => self.retire(process, effects),
         }
     }
 
     fn start(&mut self, worker: WorkerId, effects: &mut Vec<Effect>) {
         self.last_process += 1;
         let process = ProcessId(self.last_process);
-        let new =
-            Process { worker, phase: Phase::Starting, round: self.round, wanted: true, ready_since: None };
+        let (phase, round) = (Phase::Starting, self.round);
+        let new = Process { worker, phase, round, wanted: true, ready_since: None, unwell: false };
         self.processes.insert(process, new);
         effects.push(Effect::Start { process, worker, urgent: self.was_ready });
     }
@@ -63,7 +77,7 @@ impl Lifecycle {
     /// Drains what takes requests, ends what does not.
     pub(super) fn retire(&mut self, process: ProcessId, effects: &mut Vec<Effect>) {
         match self.processes.get_mut(&process) {
-            Some(p) if p.phase == Phase::Ready => {
+            Some(p) if matches!(p.phase, Phase::Ready | Phase::Hung) => {
                 p.phase = Phase::Draining;
                 p.wanted = false;
                 effects.push(Effect::Drain(process));

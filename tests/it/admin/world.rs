@@ -62,6 +62,7 @@ impl World {
             Writer::Test => (other, shown, Vec::new()),
         };
         let settings = supervisor::Settings {
+            max_workers_starting: 8,
             services: configured.iter().map(|n| (n.clone(), service(folder.path(), n))).collect(),
             threads: 1,
             state: state.clone(),

@@ -145,6 +145,7 @@ impl World {
             threads: 2,
             state: state.path().to_owned(),
             alone: CancellationToken::new(),
+            max_workers_starting: 8,
         };
         settings.alone.cancel();
         let (writer, registry) = Registry::new();

@@ -194,3 +194,82 @@ fn start_while_the_old_processes_still_end_waits_for_them() {
     world.pass_all();
     assert_eq!(world.life.state(), VersionState::Ready);
 }
+
+#[test]
+fn with_stop_first_the_old_one_has_ended_before_the_new_one_is_started() {
+    let mut world = World::ready_with(RestartOrder::StopFirst, 2);
+    let old: Vec<ProcessId> = world.life.ready().collect();
+    world.step(Event::Restart { workers: 2 });
+    for old in old {
+        assert_eq!((world.started().len(), world.life.ready().count()), (0, 1));
+        world.step(Event::Drained(old));
+        assert!(world.started().is_empty(), "it has been told to end, and has not ended");
+        world.step(Event::Ended(old, End::Told));
+        world.drains.clear();
+        assert_eq!(world.started().len(), 1);
+        world.pass_all();
+    }
+    assert_eq!((world.live.len(), world.life.ready().count(), world.life.is_moving()), (2, 2, false));
+}
+
+#[test]
+fn with_stop_first_a_start_waits_for_what_drains() {
+    let mut world = World::ready_with(RestartOrder::StopFirst, 1);
+    world.step(Event::Stop);
+    world.step(Event::Start { workers: 1 });
+    assert!(world.started().is_empty(), "it cannot exist twice");
+    world.settle();
+    world.pass_all();
+    assert_eq!(world.life.state(), VersionState::Ready);
+}
+
+#[test]
+fn a_worker_of_the_new_round_that_fails_gives_the_restart_up_also_where_no_old_one_stands_for_it() {
+    let mut world = World::ready(2);
+    let old: Vec<ProcessId> = world.life.ready().collect();
+    world.crash(old[1]);
+    world.step(Event::Restart { workers: 2 });
+    world.crash(world.started()[0]);
+    assert!(world.life.reason().unwrap().contains("the restart was given up"), "{:?}", world.life.reason());
+    world.retry();
+    world.crash(world.started()[0]);
+    assert_eq!(world.life.ready().collect::<Vec<_>>(), old[..1], "the other one is not replaced by the like");
+}
+
+#[test]
+fn scaling_takes_the_highest_numbers_and_the_same_number_changes_nothing() {
+    let mut world = World::ready(4);
+    world.step(Event::Scale(4));
+    assert!(world.started().is_empty() && world.drains.is_empty());
+    world.step(Event::Scale(2));
+    let drained: Vec<u32> = world.drains.iter().map(|p| world.live[p].0).collect();
+    assert_eq!(drained, [2, 3]);
+    world.settle();
+    let numbers: Vec<u32> = world.life.workers().map(|(id, ..)| id.0).collect();
+    assert_eq!(numbers, [0, 1]);
+}
+
+#[test]
+fn scaling_during_a_restart_holds_and_the_restart_goes_on() {
+    for (from, to) in [(3, 1), (1, 3), (3, 3)] {
+        let mut world = World::ready(from);
+        let old: Vec<ProcessId> = world.live.keys().copied().collect();
+        world.step(Event::Restart { workers: from });
+        world.step(Event::Scale(to));
+        for _ in 0..10 {
+            world.pass_all();
+            world.settle();
+        }
+        assert_eq!((world.live.len(), world.life.is_moving()), (to as usize, false), "{from} to {to}");
+        assert!(old.iter().all(|old| !world.live.contains_key(old)), "{from} to {to}");
+    }
+}
+
+#[test]
+fn a_version_is_ready_when_the_worker_that_was_missing_is_not_wanted_any_more() {
+    let mut world = World::new();
+    world.step(Event::Start { workers: 2 });
+    world.step(Event::Passed(world.started()[0]));
+    world.step(Event::Scale(1));
+    assert_eq!(world.life.state(), VersionState::Ready);
+}

@@ -2,6 +2,7 @@
 
 mod cases;
 mod laws;
+mod pulses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use super::*;
 /// Plays the processes: knows what was started, and what each has been told.
 struct World {
     life: Lifecycle,
+    /// The order in which it was started.
+    order: RestartOrder,
     now: Instant,
     live: BTreeMap<ProcessId, WorkerId>,
     passed: BTreeSet<ProcessId>,
@@ -23,6 +26,7 @@ impl World {
     fn new() -> Self {
         Self {
             life: Lifecycle::arriving(),
+            order: RestartOrder::StartFirst,
             now: Instant::now(),
             live: BTreeMap::new(),
             passed: BTreeSet::new(),
@@ -34,11 +38,21 @@ impl World {
 
     /// A version with this many workers, all ready.
     fn ready(workers: u32) -> Self {
+        Self::ready_with(RestartOrder::StartFirst, workers)
+    }
+
+    fn ready_with(order: RestartOrder, workers: u32) -> Self {
         let mut world = Self::new();
+        world.set_order(order);
         world.step(Event::Start { workers });
         world.pass_all();
         assert_eq!(world.life.state(), VersionState::Ready);
         world
+    }
+
+    fn set_order(&mut self, order: RestartOrder) {
+        self.life.set_order(order);
+        self.order = order;
     }
 
     fn step(&mut self, event: Event) {
@@ -48,6 +62,8 @@ impl World {
         if let Event::Ended(process, _) = &event {
             self.live.remove(process);
         }
+        let was_ready: Vec<(ProcessId, Process)> = self.in_phase(Phase::Ready);
+        let told = event.clone();
         for effect in self.life.step(event, self.now) {
             match effect {
                 Effect::Start { process, worker, .. } => {
@@ -62,7 +78,38 @@ impl World {
                 Effect::RetryAfter(worker, timer, delay) => self.timers.push((worker, timer, delay)),
             }
         }
+        for (process, was) in was_ready {
+            self.check_leaving(process, was, &told);
+        }
         self.check_laws();
+    }
+
+    /// A process that was ready before `event`: if it takes no more requests, there must be a good reason.
+    fn check_leaving(&self, process: ProcessId, was: Process, event: &Event) {
+        let now = self.life.phase(process);
+        if now == Some(Phase::Ready) {
+            return;
+        }
+        let by_itself = match event {
+            Event::Exited(p) | Event::Ended(p, _) => *p == process,
+            Event::Unwell(p, _) => *p == process,
+            _ => false,
+        };
+        let asked = !self.life.is_wanted() || was.worker.0 >= self.life.workers;
+        let replaced = self.life.of(was.worker).any(|(id, p)| id != process && p.phase == Phase::Ready);
+        if by_itself || asked || replaced {
+            return;
+        }
+        // What is left is one step of a rolling restart, and nothing else moves meanwhile.
+        assert_eq!(self.life.order, RestartOrder::StopFirst, "{process:?} left after {event:?}");
+        assert!(was.round < self.life.round || was.unwell, "{process:?} was as it should be");
+        let others = self.life.processes.iter().filter(|(id, _)| **id != process);
+        assert!(others.clone().all(|(_, p)| p.phase == Phase::Ready), "two at a time");
+        assert!(was.round < self.life.round || others.count() > 0, "the last one that answers stays");
+    }
+
+    fn in_phase(&self, phase: Phase) -> Vec<(ProcessId, Process)> {
+        self.life.processes.iter().filter(|(_, p)| p.phase == phase).map(|(id, p)| (*id, *p)).collect()
     }
 
     fn check_laws(&self) {
@@ -72,15 +119,24 @@ impl World {
             assert!(self.passed.contains(&process), "{process:?} is ready without a passed check");
             assert!(!self.told.contains(&process), "{process:?} is ready and was told to end");
         }
-        for worker in self.live.values() {
-            let phases: Vec<(Phase, u64)> = self.life.of(*worker).map(|(_, p)| (p.phase, p.round)).collect();
-            let running: Vec<_> = phases.iter().filter(|(phase, _)| *phase <= Phase::Ready).collect();
-            match running.as_slice() {
-                [] | [_] => {}
-                [(Phase::Ready, old), (Phase::Starting, new)] if old < new => {}
-                other => panic!("worker {worker} has {other:?}"),
+        let workers: BTreeSet<WorkerId> = self.live.values().copied().collect();
+        let mut replaced = 0;
+        for worker in &workers {
+            let of: Vec<Process> = self.life.of(*worker).map(|(_, p)| *p).collect();
+            let running: Vec<Phase> =
+                of.iter().map(|p| p.phase).filter(|phase| *phase <= Phase::Hung).collect();
+            match (self.order, running.as_slice()) {
+                (_, [] | [_]) => {}
+                // One that hangs is not waited for; all others are replaced one at a time.
+                (RestartOrder::StartFirst, [Phase::Hung, Phase::Starting]) => {}
+                (RestartOrder::StartFirst, [Phase::Ready, Phase::Starting]) => replaced += 1,
+                (order, other) => panic!("worker {worker} has {other:?} with {order:?}"),
+            }
+            if self.order == RestartOrder::StopFirst {
+                assert!(of.len() <= 1, "worker {worker} exists twice: {of:?}");
             }
         }
+        assert!(replaced <= 1, "{replaced} are replaced at once");
         if self.life.state() == VersionState::Failed {
             assert!(self.life.reason().is_some(), "failed without a reason");
         }
@@ -123,6 +179,12 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// A ready process fails its liveness checks.
+    fn unwell(&mut self, process: ProcessId, answers: bool) {
+        let why = if answers { "answers badly" } else { "does not answer" };
+        self.step(Event::Unwell(process, Unwell { answers, why: why.into() }));
     }
 
     fn only(&self) -> ProcessId {
