@@ -19,9 +19,11 @@ const KILLS_A_MINUTE: usize = 4;
 const MINUTE: Duration = Duration::from_secs(61);
 /// The longest a worker stands still, in ms. Longer than [`FIRST_BYTE`]: what may be done twice is then asked of
 /// another worker.
-const STOPPED_MAX: u64 = 3_500;
+const STOPPED_MAX: u64 = 5_000;
 /// How long switchman waits for an answer in these tests (`limits.first_byte_timeout`).
 pub(crate) const FIRST_BYTE: &str = "2s";
+/// How a worker is taken for dead in these tests: after some 3.5 s, so that some are and some are not.
+pub(crate) const LIVE: &str = "{interval: 500ms, timeout: 1500ms, failures: 2}";
 
 /// When workers were killed, by version.
 pub(crate) type Kills = Mutex<[VecDeque<Instant>; VERSIONS.len()]>;
@@ -62,14 +64,19 @@ impl Hands<'_> {
         self.leaves_ready(at, pid).await;
     }
 
-    /// STOP to a worker, and CONT later.
+    /// STOP to a worker, and CONT later. It may have been taken for dead by then.
     pub(crate) async fn hang_worker(&mut self) {
-        let Some((_, pid, process)) = self.victim().await else { return };
+        let Some((at, pid, process)) = self.victim().await else { return };
         self.ledger.harm(pid, Harm::Stopped);
         if kill_process(process, Signal::STOP).is_ok() {
             tokio::time::sleep(Duration::from_millis(self.random.u64(50..STOPPED_MAX))).await;
+            let was_replaced = !self.ready(VERSIONS[at]).await.contains(&pid);
             let _ = kill_process(process, Signal::CONT);
-            self.ledger.goes_on(pid);
+            if was_replaced {
+                self.ledger.was_replaced(pid);
+            } else {
+                self.ledger.goes_on(pid);
+            }
         }
     }
 }

@@ -216,6 +216,14 @@ impl Ledger {
         self.0.lock().unwrap().hits.push(Hit { pid, harm, from: now, until: now });
     }
 
+    /// This worker stood still for so long that it was taken for dead, and replaced.
+    pub(crate) fn was_replaced(&self, pid: u32) {
+        let mut entries = self.0.lock().unwrap();
+        let stopped = |hit: &&mut Hit| hit.pid == pid && hit.harm == Harm::Stopped;
+        let last = entries.hits.iter_mut().rev().find(stopped).unwrap();
+        (last.harm, last.until) = (Harm::Killed, Instant::now());
+    }
+
     /// switchman is killed now.
     pub(crate) fn switchman_is_killed(&self) {
         self.0.lock().unwrap().kills.push(Instant::now());

@@ -115,10 +115,13 @@ async fn faults_under_load_cost_no_request_that_could_be_answered() {
 async fn start(journal: &std::path::Path) -> Switchman {
     let service = format!(
         "    workers: {WORKERS}\n    env: {{JOURNAL: {journal:?}}}\n    stop: {{drain: 5s, grace: 5s}}\n    \
-         drain: {{streams: 1s}}\n"
+         drain: {{streams: 1s}}\n    live: {}\n",
+        hands::LIVE
     );
     let rules = hands::rules(30);
-    let top = format!("limits: {{first_byte_timeout: {}, idle_timeout: 60s}}\n", hands::FIRST_BYTE);
+    // An upgrade leaves the old process with its open WebSockets, and they are not what it is to end.
+    let top =
+        format!("drain: 1h\nlimits: {{first_byte_timeout: {}, idle_timeout: 60s}}\n", hands::FIRST_BYTE);
     let setup = Setup { top: &top, service: &service, rules: Some(&rules), held: true, ..Setup::default() };
     let switchman = Switchman::start(setup).await;
     for version in VERSIONS {
