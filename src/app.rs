@@ -132,7 +132,8 @@ impl App {
         let live = Live::new();
         let (registry, registry_reader) = Registry::new();
 
-        let rules = rules(&config, &inputs)?;
+        let etcd = config.etcd.clone().map(etcd::Cluster::new);
+        let rules = rules(&config, etcd.as_ref(), &inputs)?;
         let readers = rules.iter().map(|(name, rules)| (name.clone(), rules.reader.clone())).collect();
         let hosts = config.services.iter().map(|(name, s)| (name.clone(), s.hosts.clone())).collect();
         tokio::spawn(routing::run(live.clone(), registry_reader, readers, hosts));
@@ -142,6 +143,8 @@ impl App {
             services: config.services.clone(),
             threads: config.threads,
             state: config.state.clone(),
+            etcd: etcd.clone(),
+            node: config.node.clone(),
             alone: CancellationToken::new(),
             max_workers_starting: config.max_workers_starting,
         };
@@ -221,15 +224,15 @@ fn front(config: &Config) -> Result<(Front, Certificates), BuildError> {
 /// Starts each service's source of rules and aliases; all share one connection to etcd.
 fn rules(
     config: &Config,
+    etcd: Option<&etcd::Cluster>,
     cancel: &CancellationToken,
 ) -> Result<BTreeMap<ServiceName, ServiceRules>, BuildError> {
-    let etcd = config.etcd.clone().map(etcd::Cluster::new);
     let start = |(name, service): (&ServiceName, &config::Service)| {
         let spec = SourceSpec {
             service: name.clone(),
             rules: service.rules.clone(),
             state: config.state.clone(),
-            etcd: etcd.clone(),
+            etcd: etcd.cloned(),
         };
         Ok((name.clone(), source::spawn(spec, cancel.clone())?))
     };

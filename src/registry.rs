@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::{Delivery, Protocol};
 use crate::drain::Window;
@@ -108,10 +109,41 @@ pub struct Version {
     pub workers: Vec<Worker>,
     /// The workers that take requests now.
     pub ready: Vec<Arc<Upstream>>,
+    /// It sleeps or is being woken, and this is how: a request for it rings, and waits for a worker.
+    pub wake: Option<Arc<Wake>>,
     /// How its requests are delivered.
     pub delivery: Arc<Delivery>,
     /// Its counters; the same object for as long as the version is known.
     pub counters: Arc<VersionCounters>,
+}
+
+/// How a version is woken that sleeps. Another one each time it is put to sleep.
+#[derive(Debug)]
+pub struct Wake {
+    /// The longest that a request waits for it.
+    pub within: Duration,
+    who: (ServiceName, VersionId),
+    rung: AtomicBool,
+    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
+}
+
+impl Wake {
+    /// Of `who`, heard at the other end of `bell`.
+    pub fn new(
+        who: (ServiceName, VersionId),
+        within: Duration,
+        bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
+    ) -> Self {
+        Self { within, who, rung: AtomicBool::new(false), bell }
+    }
+
+    /// Wakes it. Only the first ring is heard: requests that come together wake it once.
+    pub fn ring(&self) {
+        if !self.rung.swap(true, Relaxed) {
+            // The supervisor has ended: nobody is woken any more.
+            let _ = self.bell.send(self.who.clone());
+        }
+    }
 }
 
 /// Something under a deploy root that is no version.

@@ -55,6 +55,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
         &[
             "supervisor::worker",
             "supervisor::launch",
+            "supervisor::hooks",
             "supervisor::main_process", // waits for one that `worker` has started
             "cli::demo",                // switchman itself, and rsync: what a person would type
         ],

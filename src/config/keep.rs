@@ -71,6 +71,13 @@ pub struct Scale {
     pub target_in_flight: u32,
 }
 
+impl Scale {
+    /// The nearest number of workers that an awake version may have.
+    pub fn within(&self, workers: u32) -> u32 {
+        workers.clamp(self.min.max(1), self.max.max(1))
+    }
+}
+
 /// When a version with `min: 0` sleeps, where nobody says.
 const IDLE: Duration = Duration::from_secs(15 * 60);
 /// A version that is put to sleep sooner would do nothing but start and stop.
@@ -180,6 +187,7 @@ mod tests {
     const KEYS: [&str; 6] = ["hooks", "keep", "prune", "idle", "wake", "workers"];
 
     /// What `text` says, and the problems, one `key: message` each.
+    #[allow(clippy::type_complexity, reason = "three things that each test takes apart")]
     fn read(text: &str) -> (Upkeep, Option<(u32, Option<Scale>)>, Vec<String>) {
         let (node, problems) = (parse(text).unwrap(), Collector::default());
         let fields = Reader::new(&node, &problems).fields(&KEYS).unwrap();

@@ -122,6 +122,12 @@ fn classify(
     }
 }
 
+/// The identity of the folder at `path` (see [`ChangeKind::Settled`](super::ChangeKind)); of a symlink, that of what it leads
+/// to.
+pub(crate) fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    Ok(identity(path, &path.metadata()?))
+}
+
 /// See [`ChangeKind::Settled`](super::ChangeKind). Where there is no lasting time of birth, the inode alone has to do.
 fn identity(path: &Path, folder: &Metadata) -> (u64, u64) {
     let born = folder.created().ok().filter(|_| !is_overlay(path));

@@ -73,6 +73,10 @@ causes! {
     NoVersion => "no-version", 503, "Service Unavailable", "switchman versions; then switchman rules explain";
     /// The version has no ready worker.
     NotReady => "not-ready", 503, "Service Unavailable", "switchman versions shows its state and the reason";
+    /// The version slept, and could not be started.
+    WakeFailed => "wake-failed", 503, "Service Unavailable", "switchman versions shows the reason; then switchman start VERSION";
+    /// The version slept, and was not ready in time.
+    WakeTimeout => "wake-timeout", 503, "Service Unavailable", "see `wake` in switchman.yaml, or keep the version awake: `idle`";
     /// Every worker has all the requests that it takes, and so many wait already.
     QueueFull => "queue-full", 503, "Service Unavailable", "add workers, or see `max_in_flight` and `queue` in switchman.yaml";
     /// Every worker had all the requests that it takes, for too long.

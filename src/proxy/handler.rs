@@ -97,6 +97,8 @@ enum Look {
     Done(Result<Planned, Unplanned>),
     /// Its version is worth waiting for.
     Wait(NoVersion, Request),
+    /// Its version sleeps or is being woken.
+    Asleep(Arc<Version>, Request),
     /// The head is not whole.
     More,
 }
@@ -276,25 +278,27 @@ impl<S: Downstream> Connection<S> {
     async fn find(&mut self, b: &mut Buffers) -> Result<Planned, Unplanned> {
         self.alarm.arm(self.thread.timeouts.head);
         loop {
-            match self.look(b) {
+            match self.look(b, true) {
                 Look::Done(planned) => return planned,
-                Look::Wait(..) => return Box::pin(self.wait(b)).await,
+                Look::Wait(..) | Look::Asleep(..) => return Box::pin(self.wait(b)).await,
                 Look::More => {}
             }
             self.more_of_head(b).await?;
         }
     }
 
-    /// What the bytes in `b.down` lead to at this moment.
-    fn look(&self, b: &mut Buffers) -> Look {
+    /// What the bytes in `b.down` lead to at this moment; `patient` ones to a version that sleeps, too.
+    fn look(&self, b: &mut Buffers, patient: bool) -> Look {
         let without_length = self.io.body_without_length();
         let (request, stamp) = (&mut b.request, &mut b.stamp);
-        match route::plan(&self.thread, &self.client, b.down.filled(), without_length, request, stamp) {
+        let bytes = b.down.filled();
+        match route::plan(&self.thread, &self.client, bytes, without_length, request, stamp, patient) {
             Ok(None) => Look::More,
             Ok(Some((request, Route::To { version, cookie }))) => {
                 Look::Done(Ok(Planned { request, version, cookie }))
             }
             Ok(Some((request, Route::Wait(reason)))) => Look::Wait(reason, request),
+            Ok(Some((request, Route::Asleep(version)))) => Look::Asleep(version, request),
             Ok(Some((request, Route::Nowhere(refusal)))) => {
                 Look::Done(Err(Unplanned::Refused(refusal, Some(request))))
             }
@@ -302,23 +306,54 @@ impl<S: Downstream> Connection<S> {
         }
     }
 
-    /// Waits for the version that the request in `b.down` is for, as its rule says.
+    /// Waits for the version that the request in `b.down` is for: because its rule says so, or until it is awake.
     async fn wait(&self, b: &mut Buffers) -> Result<Planned, Unplanned> {
         // Subscribed before the first look, so that no change is missed.
         let mut changes = self.thread.live.watch();
-        self.alarm.arm(self.thread.timeouts.wait);
+        let mut woken: Option<Arc<Version>> = None;
+        let mut armed = false;
         loop {
-            let (reason, request) = match self.look(b) {
-                Look::Done(planned) => return planned,
-                Look::Wait(reason, request) => (reason, request),
-                Look::More => return Err(Unplanned::Gone),
+            let (timeout, request) = match (self.look(b, true), &woken) {
+                (Look::Asleep(version, request), _) => {
+                    let refusal = route::wake_timeout(&version);
+                    woken = Some(version);
+                    (refusal, request)
+                }
+                // It was to be woken, and now is neither ready nor on its way.
+                (Look::Wait(_, request), Some(version)) => {
+                    return Err(Unplanned::Refused(self.not_woken(version), Some(request)));
+                }
+                (Look::Done(Err(Unplanned::Refused(refusal, request))), Some(version))
+                    if refusal.cause.status() == 503 =>
+                {
+                    return Err(Unplanned::Refused(self.not_woken(version), request));
+                }
+                (Look::Wait(reason, request), None) => {
+                    let waited = self.thread.settings.wait_timeout;
+                    let detail = format!("waited {waited:?} in vain for the version of this request");
+                    (Refusal::new(reason.into(), detail), request)
+                }
+                (Look::Done(planned), _) => return planned,
+                (Look::More, _) => return Err(Unplanned::Gone),
             };
+            if !armed {
+                armed = true;
+                let wake = woken.as_ref().and_then(|version| version.wake.as_ref());
+                self.alarm.arm(wake.map_or(self.thread.timeouts.wait, |wake| ticks(wake.within)));
+            }
             if !matches!(self.alarm.race(changes.changed()).await, Some(Ok(()))) {
-                let waited = self.thread.settings.wait_timeout;
-                let detail = format!("waited {waited:?} in vain for the version of this request");
-                return Err(Unplanned::Refused(Refusal::new(reason.into(), detail), Some(request)));
+                // `unavailable: current` may still lead somewhere.
+                return match self.look(b, false) {
+                    Look::Done(Ok(planned)) => Ok(planned),
+                    _ => Err(Unplanned::Refused(timeout, Some(request))),
+                };
             }
         }
+    }
+
+    /// Why a version that was to be woken is not.
+    fn not_woken(&self, version: &Version) -> Refusal {
+        route::wake_failed(version, self.thread.version_now(version).as_deref())
     }
 
     /// Reads until there is another line of the head: without one, parsing again would find nothing.

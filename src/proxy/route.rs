@@ -16,7 +16,7 @@ use crate::proxy::headers;
 use crate::proxy::stamp::Stamp;
 use crate::proxy::thread::Thread;
 use crate::registry::Version;
-use crate::routing::{NoVersion, Routing, choose};
+use crate::routing::{Chosen, NoVersion, Routing, choose};
 use crate::rules::request::RequestView;
 use crate::rules::table::Unavailable;
 
@@ -45,14 +45,17 @@ pub(crate) enum Route {
         /// The value of a `Set-Cookie` for the answer, where an id was assigned.
         cookie: Option<String>,
     },
-    /// To a version that is worth waiting for.
+    /// To a version that is worth waiting for, as its rule says.
     Wait(NoVersion),
+    /// To this version, which sleeps or is being woken.
+    Asleep(Arc<Version>),
     /// Nowhere.
     Nowhere(Refusal),
 }
 
 /// Plans the request at the start of `bytes`; its rewritten head replaces what `out` held. `None`: the head is
-/// not whole yet. `without_length` is the body of a request that says none.
+/// not whole yet. `without_length` is the body of a request that says none. A request that is not `patient` waits for no
+/// version that sleeps.
 pub(crate) fn plan(
     thread: &Thread,
     client: &Client,
@@ -60,6 +63,7 @@ pub(crate) fn plan(
     without_length: Body,
     out: &mut Vec<u8>,
     stamp: &mut Stamp,
+    patient: bool,
 ) -> Result<Option<(Request, Route)>, Refusal> {
     let planned = request::parse_with(bytes, &thread.settings, without_length, |head| {
         let weighed = client.weigh(head);
@@ -70,7 +74,7 @@ pub(crate) fn plan(
         let view = View::new(head, &weighed);
         let route = match client.redirect(&weighed) {
             Some(port) => Route::Nowhere(redirect(&view, port)),
-            None => thread.with_routing(|routing| route(routing, &view)),
+            None => thread.with_routing(|routing| route(routing, &view, patient)),
         };
         out.clear();
         let (upgrade, protocol) = allowed_upgrade(head, &route).unzip();
@@ -98,8 +102,8 @@ fn allowed_upgrade<'a>(head: &RequestHead<'_, '_>, route: &'a Route) -> Option<(
     allowed.find(|(_, protocol)| protocol.eq_ignore_ascii_case(asked))
 }
 
-/// Decides for one request. Pure.
-fn route(routing: &Routing, view: &View<'_, '_, '_>) -> Route {
+/// Decides for one request, and wakes the version that it is for if that sleeps.
+fn route(routing: &Routing, view: &View<'_, '_, '_>, patient: bool) -> Route {
     let Some(service) = routing.service_for_host(view.host()) else {
         return Route::Nowhere(Refusal::new(
             Cause::UnknownHost,
@@ -107,13 +111,17 @@ fn route(routing: &Routing, view: &View<'_, '_, '_>) -> Route {
         ));
     };
     let decision = service.rules.table.decide(view);
-    match choose(service, &decision) {
-        Ok(version) => Route::To {
+    match choose(service, &decision, patient) {
+        Ok(Chosen::Ready(version)) => Route::To {
             version: version.clone(),
             cookie: decision
                 .assign
                 .map(|name| format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", view.new_id())),
         },
+        Ok(Chosen::Asleep(version, wake)) => {
+            wake.ring();
+            Route::Asleep(version.clone())
+        }
         Err(reason) if decision.unavailable == Unavailable::Wait => Route::Wait(reason),
         Err(reason) => Route::Nowhere(no_version(reason, service.name.as_str())),
     }
@@ -143,6 +151,28 @@ pub(crate) fn no_version(reason: NoVersion, service: &str) -> Refusal {
         }
     };
     Refusal::new(reason.into(), detail)
+}
+
+/// The answer where a version that was to be woken cannot be; `now` is what it is instead.
+pub(crate) fn wake_failed(version: &Version, now: Option<&Version>) -> Refusal {
+    let why = match now {
+        None => "it is gone".to_owned(),
+        // The lines after the first are what it printed: not for everybody.
+        Some(now) => match now.reason.as_deref().and_then(|reason| reason.lines().next()) {
+            Some(reason) => format!("it is {}: {}", now.state, reason.trim_end_matches("; it printed last:")),
+            None => format!("it is {}", now.state),
+        },
+    };
+    Refusal::new(Cause::WakeFailed, format!("version {} slept and could not be woken: {why}", version.id))
+}
+
+/// The answer where waking a version has taken too long.
+pub(crate) fn wake_timeout(version: &Version) -> Refusal {
+    let within = version.wake.as_ref().map(|wake| wake.within).unwrap_or_default();
+    Refusal::new(
+        Cause::WakeTimeout,
+        format!("waited {within:?} for version {}, which is being woken", version.id),
+    )
 }
 
 /// A parsed head as rules see it.

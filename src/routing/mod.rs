@@ -19,7 +19,7 @@ use crate::registry;
 use crate::rules::publisher::Published;
 use crate::version::ServiceName;
 
-pub use service::{NoVersion, ServiceRouting, choose};
+pub use service::{Chosen, NoVersion, ServiceRouting, choose};
 
 /// Everything, at one moment.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::registry;
+use crate::registry::{self, Wake};
 use crate::rules::publisher::Published;
 use crate::rules::table::{Decision, TargetId, To, Unavailable};
 use crate::version::{self, CURRENT, LATEST, NameError, PREFIX_MIN, ServiceName, VersionId, VersionState};
@@ -151,17 +151,42 @@ impl ServiceRouting {
     }
 }
 
-/// The ready version that a decision leads to, `unavailable: current` applied. `unavailable: wait` is the
-/// caller's: it asks again when the next generation is published.
+/// What a decision leads to.
+#[derive(Debug, Clone, Copy)]
+pub enum Chosen<'s> {
+    /// A version with a ready worker.
+    Ready(&'s Arc<registry::Version>),
+    /// A version that sleeps or is being woken, which is worth waiting for.
+    Asleep(&'s Arc<registry::Version>, &'s Wake),
+}
+
+impl<'s> Chosen<'s> {
+    /// The version, ready or not.
+    pub fn version(self) -> &'s Arc<registry::Version> {
+        match self {
+            Self::Ready(version) | Self::Asleep(version, _) => version,
+        }
+    }
+}
+
+/// The version that a decision leads to, `unavailable: current` applied. `unavailable: wait` is the
+/// caller's, and so is the wait for a version that sleeps: it asks again when the next generation is published, and
+/// when it waits no longer (`patient` is false) a version that sleeps is one that is not ready.
 pub fn choose<'s>(
     service: &'s ServiceRouting,
     decision: &Decision<'_, '_>,
-) -> Result<&'s Arc<registry::Version>, NoVersion> {
-    let ready = |found: Result<&'s Arc<registry::Version>, NoVersion>| {
-        found.and_then(|v| if v.ready.is_empty() { Err(NoVersion::NotReady) } else { Ok(v) })
+    patient: bool,
+) -> Result<Chosen<'s>, NoVersion> {
+    let usable = |found: Result<&'s Arc<registry::Version>, NoVersion>| {
+        let version = found?;
+        if !version.ready.is_empty() {
+            return Ok(Chosen::Ready(version));
+        }
+        let wake = version.wake.as_deref().filter(|_| patient);
+        wake.map(|wake| Chosen::Asleep(version, wake)).ok_or(NoVersion::NotReady)
     };
-    match ready(service.version(decision.to)) {
-        Err(_) if decision.unavailable == Unavailable::Current => ready(service.current()),
+    match usable(service.version(decision.to)) {
+        Err(_) if decision.unavailable == Unavailable::Current => usable(service.current()),
         chosen => chosen,
     }
 }

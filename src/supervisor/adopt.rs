@@ -23,6 +23,7 @@ use super::launch::Identity;
 use super::leftover::{self, Kept};
 use super::lifecycle::{Adopted, Event as LifeEvent, ProcessId};
 use super::managed::{Folder, Managed, Running};
+use super::memory::Mark;
 use super::record::{self, Record};
 use super::worker::{Found, Launch, Origin};
 use super::{Key, RUN_FOLDER, Supervisor, fingerprint, main_process};
@@ -145,7 +146,9 @@ impl Supervisor {
         let mut versions: BTreeMap<Key, Vec<Found>> = BTreeMap::new();
         for (record, descriptor) in fitting {
             let address = Address::from(&record.address);
-            let Some(place) = self.places.claim(&address) else {
+            let seat = (record.service.clone(), record.version.clone(), record.worker);
+            let inherited = record.inherited.then_some((seat, &descriptor, record.pid));
+            let Some(place) = self.places.claim(&address, inherited) else {
                 tracing::error!(pid = record.pid, %address, "two workers are recorded for one address; this one is ended");
                 continue;
             };
@@ -169,7 +172,8 @@ impl Supervisor {
 
     /// Goes on with the processes of one version, as far as it is to run.
     fn adopt_version(&mut self, key: &Key, found: Vec<Found>) {
-        let workers = if self.is_wanted(key, &found) { self.prepare(key) } else { 0 };
+        let left = found.iter().map(|found| found.record.worker.0 + 1).max().unwrap_or(0);
+        let workers = if self.is_wanted(key, &found) { self.prepare(key, left) } else { 0 };
         let records: Vec<&Record> = found.iter().map(|found| &found.record).collect();
         let chosen = choose(&records, workers);
         let (go_on, rest): (Vec<Found>, Vec<Found>) =
@@ -187,12 +191,14 @@ impl Supervisor {
         let Some(service) = self.services.get(&key.service) else { return false };
         let folder = service.config.root.join(key.version.as_str());
         service.config.versions.is_match(key.version.as_str())
-            && !service.memory.is_stopped(&key.version)
+            && !service.memory.is(Mark::Stopped, &key.version)
+            && !service.memory.is(Mark::Asleep, &key.version)
             && found.iter().all(|found| found.record.folder == folder)
     }
 
-    /// Makes the version known; answers how many workers it is to run.
-    fn prepare(&mut self, key: &Key) -> u32 {
+    /// Makes the version known; answers how many workers it is to run. Their number may have followed the load; the
+    /// numbers of those that are `left` are below it.
+    fn prepare(&mut self, key: &Key, left: u32) -> u32 {
         let Some(root) = self.services.get(&key.service).map(|service| service.config.root.clone()) else {
             return 0;
         };
@@ -200,7 +206,10 @@ impl Supervisor {
         let workers = self.read_spec(key);
         let Some(version) = self.version(key) else { return 0 };
         match workers {
-            Ok(workers) => workers,
+            Ok(_) => {
+                version.followed = version.spec.scale.map(|scale| scale.within(left));
+                version.workers()
+            }
             Err(why) => {
                 tracing::error!(service = %key.service, version = %key.version, "its workers go on as they are: {why}");
                 version.workers()

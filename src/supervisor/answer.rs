@@ -76,19 +76,30 @@ impl Supervisor {
         tracing::info!(service = %key.service, version = %key.version, action = ?command.action, "asked for");
         match command.action {
             Action::Start => {
-                self.remember_stop(&key, false);
+                self.a_person_wants(&key, true);
+                self.try_hooks_again(&key);
+                if !matches!(state, VersionState::Starting | VersionState::Ready) {
+                    self.follow_the_load(&key);
+                }
                 self.start(&key);
             }
             Action::Stop { .. } | Action::Drain { .. } => {
-                self.remember_stop(&key, true);
-                self.step(&key, if folder_gone { lifecycle::Event::Retire } else { lifecycle::Event::Stop });
+                self.a_person_wants(&key, false);
+                if folder_gone {
+                    self.step(&key, lifecycle::Event::Retire);
+                } else {
+                    self.before_stop(&key);
+                    self.step(&key, lifecycle::Event::Stop);
+                }
             }
             Action::Restart => {
+                self.try_hooks_again(&key);
+                self.follow_the_load(&key);
                 self.restart(&key).map_err(|why| Refused {
                     message: format!("{} cannot be restarted: {why}", key.version),
                     hint: "correct that; the old workers go on".to_owned(),
                 })?;
-                self.remember_stop(&key, false);
+                self.a_person_wants(&key, true);
             }
             Action::Scale { workers } => {
                 version.scaled = Some(workers);
@@ -106,9 +117,13 @@ impl Supervisor {
         if self.ending.is_some() { Err(Refused::at_the_end()) } else { Ok(()) }
     }
 
-    fn remember_stop(&mut self, key: &Key, stopped: bool) {
-        if let Some(service) = self.services.get_mut(&key.service) {
-            service.memory.set_stopped(&key.version, stopped);
+    /// How many workers a person asked for is forgotten, where their number follows the load.
+    fn follow_the_load(&mut self, key: &Key) {
+        let Some(service) = self.services.get_mut(&key.service) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
+        if version.spec.scale.is_some() {
+            version.scaled = None;
+            service.memory.forget_scaled(&key.version);
         }
     }
 }

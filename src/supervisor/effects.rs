@@ -95,6 +95,7 @@ impl Supervisor {
             run,
             spec,
             places: self.places.clone(),
+            cgroups: self.cgroups.clone(),
             logs: self.logs.clone(),
             turns: self.turns.clone(),
             urgency: None,
@@ -124,9 +125,11 @@ impl Supervisor {
         let Some(patience) = version.processes.get(&process).map(|running| version.patience(running)) else {
             return;
         };
-        let Some(running) = version.processes.get_mut(&process) else { return };
+        let Some(running) = version.processes.get(&process) else { return };
         let (upstream, key) = (running.upstream.clone(), key.clone());
         let alone = Some(alone).filter(|_| running.adopted);
+        let before_end = version.upkeep.hooks.before_end();
+        let Some(running) = version.processes.get_mut(&process) else { return };
         running.drain = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             if let Some(alone) = alone {
                 // The requests of the earlier switchman are counted there; it has its own deadline.
@@ -136,6 +139,7 @@ impl Supervisor {
             if let Some(upstream) = upstream {
                 drained(&upstream, patience).await;
             }
+            before_end.await;
             let _ = events.send(Event::Due(key, LifeEvent::Drained(process))).await;
         })));
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::managed::{Folder, Managed};
+use super::memory::Mark;
 use super::{Key, Supervisor, lifecycle};
 use crate::config;
 use crate::deploy::{ChangeKind, VersionChange};
@@ -15,8 +16,11 @@ impl Supervisor {
         match kind {
             ChangeKind::Arriving { version, path } => {
                 let key = Key { service, version };
-                if self.version(&key).is_none() {
-                    self.add(&key, &path);
+                match self.version(&key) {
+                    // A new folder, which is not complete yet.
+                    Some(version) if version.life.is_retiring() => version.identity = None,
+                    Some(_) => {}
+                    None => self.add(&key, &path),
                 }
                 self.folder_waits(&key, None);
                 self.step(&key, lifecycle::Event::Arrive);
@@ -64,22 +68,39 @@ impl Supervisor {
         if self.version(key).is_none() {
             self.add(key, path);
         }
-        let stopped = self.services.get(&key.service).is_some_and(|s| s.memory.is_stopped(&key.version));
         let carries_traffic = self.carries_traffic(key);
         let Some(service) = self.services.get_mut(&key.service) else { return };
         let Some(version) = service.versions.get_mut(&key.version) else { return };
         let before = version.identity.replace(identity);
+        if before != Some(identity) {
+            version.upkeep.hooks.give_up();
+            version.upkeep.pruning = false;
+        }
+        if !service.memory.knows(&key.version, identity) {
+            service.memory.is_another(&key.version);
+        }
+        let stopped = service.memory.is(Mark::Stopped, &key.version);
         version.arrived = service.memory.arrived(&key.version, identity, changed(path));
         version.path = path.to_owned();
         version.folder = Folder::There;
+        let (wanted, asleep) = (version.life.is_wanted(), version.life.is_asleep());
         version.files.settled();
         if stopped {
+            self.show_retired(key);
             self.step(key, lifecycle::Event::Stop);
-        } else if !version.life.is_wanted() {
+        } else if asleep && before == Some(identity) {
+            self.publish(key);
+        } else if self.is_beyond(key) {
+            self.retire_by_age(key);
+        } else if self.sleeps_on(key) {
+            self.put_to_sleep(key);
+        } else if !wanted {
             self.start(key);
         } else if before.is_some_and(|before| before != identity) {
             if carries_traffic {
-                version.folder = Folder::Replaced;
+                if let Some(version) = self.version(key) {
+                    version.folder = Folder::Replaced;
+                }
                 tracing::warn!(service = %key.service, version = %key.version, "its folder was replaced while it carries traffic");
                 self.publish(key);
             } else if let Err(problem) = self.restart(key) {
@@ -125,11 +146,18 @@ impl Supervisor {
 
     /// Starts a version; one that cannot be run at all fails with the reason.
     pub(super) fn start(&mut self, key: &Key) {
-        let event = match self.read_spec(key) {
-            Ok(workers) => lifecycle::Event::Start { workers },
-            Err(why) => lifecycle::Event::Unrunnable(why),
-        };
-        self.step(key, event);
+        let Some(version) = self.version(key) else { return };
+        let runs = version.life.is_wanted() && !version.life.is_preparing();
+        if !runs {
+            version.followed = None;
+        }
+        match self.read_spec(key) {
+            Ok(workers) if runs || !self.prepare_first(key) => {
+                self.step(key, lifecycle::Event::Start { workers });
+            }
+            Ok(_) => {}
+            Err(why) => self.step(key, lifecycle::Event::Unrunnable(why)),
+        }
     }
 
     /// Replaces the workers of a version one at a time; if its settings are wrong nothing happens.
@@ -140,7 +168,9 @@ impl Supervisor {
         {
             version.folder = Folder::There;
         }
-        self.step(key, lifecycle::Event::Restart { workers });
+        if !self.prepare_first(key) {
+            self.step(key, lifecycle::Event::Restart { workers });
+        }
         Ok(())
     }
 
@@ -154,6 +184,7 @@ impl Supervisor {
         };
         let spec = config::folder::read(&version.path, &service.config.run)
             .map_err(|problems| problems.to_string())?;
+        version.followed = spec.scale.and(version.followed);
         version.life.set_order(spec.life.restart);
         version.spec = Arc::new(spec);
         version.files.started(std::time::SystemTime::now());

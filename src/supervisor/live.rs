@@ -6,14 +6,14 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::{Instant, sleep_until};
 
 use super::get::Failure;
+use super::launch::check;
 use super::lifecycle::Unwell;
 use super::worker::{Launch, Report, Reporter};
-use super::{health, launch};
-use crate::config::{LiveCheck, RunCommand};
+use super::{accepted, health};
+use crate::config::{LiveCheck, UpstreamAt};
 use crate::registry::Address;
 
 /// A check that begins or ends later than this after its time was made by a switchman that stood still ...
@@ -59,41 +59,12 @@ async fn ask(
 ) -> Result<(), Failure> {
     match check {
         LiveCheck::Http(path) => health::http(address, launch.spec.protocol, path, timeout).await,
-        LiveCheck::Tcp => health::connects(address, timeout).await,
-        LiveCheck::Command(run) => command(run, launch, address, timeout).await,
-        LiveCheck::Off | LiveCheck::AsReady => Ok(()),
-    }
-}
-
-/// Runs a command as the worker is run; it must end with 0 within `timeout`.
-async fn command(
-    run: &RunCommand,
-    launch: &Launch,
-    address: &Address,
-    timeout: Duration,
-) -> Result<(), Failure> {
-    let unasked = |why: String| Failure::Unasked(format!("its liveness command could not be run: {why}"));
-    let mut command = launch::command(run, &launch.spec, &launch.who, address);
-    // By this mark a worker's processes are known; the command is none of them.
-    command.env_remove("PIDFILE").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    let mut child =
-        command.spawn().map_err(|e| unasked(launch::explain_spawn(&e, run, &launch.who.folder)))?;
-    let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-    match tokio::time::timeout(timeout, child.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(Failure::Answered(format!(
-            "its liveness command {}",
-            launch::explain_exit(Some(status), run)
-        ))),
-        Ok(Err(error)) => Err(unasked(error.to_string())),
-        Err(_) => {
-            if let Some(group) = group {
-                // It may have ended just now.
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = child.wait().await;
-            Err(Failure::Silent(format!("its liveness command did not end within {timeout:?}")))
+        LiveCheck::Tcp if launch.spec.upstream == UpstreamAt::Inherit => {
+            accepted::accepts(address, timeout).await
         }
+        LiveCheck::Tcp => health::connects(address, timeout).await,
+        LiveCheck::Command(run) => check::check(run, &launch.spec, &launch.who, address, timeout).await,
+        LiveCheck::Off | LiveCheck::AsReady => Ok(()),
     }
 }
 

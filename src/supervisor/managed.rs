@@ -11,11 +11,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::files::Files;
 use super::lifecycle::{Effect, Lifecycle, ProcessId};
-use crate::config::{Delivery, RunSpec};
+use super::upkeep::Upkeep;
+use crate::config::{Delivery, RunSpec, UpstreamAt};
 use crate::drain::{Patience, Window};
 use crate::metrics::VersionCounters;
 use crate::registry::{self, Address, Upstream};
-use crate::version::{ServiceName, VersionId, VersionState};
+use crate::version::{ServiceName, VersionId, VersionState, WorkerId, WorkerState};
 
 /// One version.
 #[derive(Debug)]
@@ -31,6 +32,9 @@ pub(crate) struct Managed {
     pub(crate) spec: Arc<RunSpec>,
     /// How many workers a person asked for, over what `spec` says.
     pub(crate) scaled: Option<u32>,
+    /// How many its load has called for, over what `spec` says.
+    pub(crate) followed: Option<u32>,
+    pub(crate) upkeep: Upkeep,
     /// What people must know about its folder.
     pub(crate) folder: Folder,
     /// Processes of it were adopted whose command has changed since.
@@ -38,9 +42,12 @@ pub(crate) struct Managed {
     /// What is known of what lies in it.
     pub(crate) files: Files,
     pub(crate) processes: BTreeMap<ProcessId, Running>,
+    /// The sockets of workers that are about to be started again: connections wait there.
+    open: BTreeMap<WorkerId, Arc<Upstream>>,
+    threads: usize,
     state: (VersionState, Timestamp),
     delivery: Arc<Delivery>,
-    counters: Arc<VersionCounters>,
+    pub(crate) counters: Arc<VersionCounters>,
 }
 
 /// Whether the folder is still what the processes were started from.
@@ -100,10 +107,14 @@ impl Managed {
             life: Lifecycle::arriving(),
             spec,
             scaled: None,
+            followed: None,
+            upkeep: Upkeep::default(),
             folder: Folder::There,
             restart_when_ready: false,
             files: Files::default(),
             processes: BTreeMap::new(),
+            open: BTreeMap::new(),
+            threads,
             state: (VersionState::Arriving, now),
             delivery,
             counters: Arc::new(VersionCounters::new(threads)),
@@ -117,7 +128,7 @@ impl Managed {
 
     /// How many workers it is to run.
     pub(crate) fn workers(&self) -> u32 {
-        self.scaled.unwrap_or(self.spec.workers).max(1)
+        self.scaled.or(self.followed).unwrap_or(self.spec.workers).max(1)
     }
 
     /// Tells the data plane of the workers that are to stop from `now` on, for the sake of their streams.
@@ -137,6 +148,49 @@ impl Managed {
         Patience { requests: running.spec.stop.drain, streams: self.delivery.streams }
     }
 
+    /// The workers that are to have a process and have none, or one that ends: a process is about to be started.
+    pub(crate) fn waiting_for_process(&self, view: &registry::Version) -> Vec<WorkerId> {
+        let waits = |worker: &&registry::Worker| {
+            self.life.is_wanted() && (worker.address.is_none() || worker.state == WorkerState::Stopping)
+        };
+        view.workers.iter().filter(waits).map(|worker| worker.id).collect()
+    }
+
+    /// Notes that a ready process has ended by itself whose socket waits for the next one: what is sent there from now
+    /// on is sent to that. `serial` is not used for anything else.
+    pub(crate) fn keep_open(&mut self, process: ProcessId, serial: u64) {
+        let was_ready = self.life.ready().any(|ready| ready == process);
+        let worker = self.life.worker_of(process);
+        if let (Some(worker), Some(running), true) = (worker, self.processes.get(&process), was_ready)
+            && running.spec.upstream == UpstreamAt::Inherit
+            && let Some(before) = &running.upstream
+        {
+            let (address, protocol, threads) = (before.address.clone(), before.protocol, self.threads);
+            self.open.insert(worker, Arc::new(Upstream::new(serial, worker, address, protocol, threads)));
+        }
+    }
+
+    /// Gives a process that is ready its data-plane side; `serial` is not used for anything else.
+    pub(crate) fn give_upstream(&mut self, process: ProcessId, serial: u64) {
+        let worker = self.life.worker_of(process);
+        if let (Some(worker), Some(running)) = (worker, self.processes.get_mut(&process))
+            && let Some(address) = running.address.clone()
+        {
+            let open = self.open.remove(&worker).filter(|open| open.address == address);
+            let protocol = running.spec.protocol;
+            let new = || Arc::new(Upstream::new(serial, worker, address, protocol, self.threads));
+            running.upstream = Some(open.unwrap_or_else(new));
+        }
+    }
+
+    /// The process has not become ready: nobody knows when its worker will be.
+    pub(crate) fn has_failed(&mut self, process: ProcessId) {
+        let passed = self.processes.get(&process).is_some_and(|running| running.upstream.is_some());
+        if let Some(worker) = self.life.worker_of(process).filter(|_| !passed) {
+            self.open.remove(&worker);
+        }
+    }
+
     /// What is published of it.
     pub(crate) fn view(&mut self) -> registry::Version {
         let state = self.life.state();
@@ -151,6 +205,13 @@ impl Managed {
             }
         }
         let upstream = |process| self.processes.get(&process).and_then(|p: &Running| p.upstream.clone());
+        let mut ready: Vec<Arc<Upstream>> = self.life.ready().filter_map(upstream).collect();
+        let (life, wanted) = (&self.life, self.life.is_wanted());
+        self.open.retain(|worker, _| wanted && life.workers().any(|(known, ..)| known == *worker));
+        if ready.is_empty() {
+            // Better to wait for a moment than to be refused.
+            ready.extend(self.open.values().cloned());
+        }
         registry::Version {
             service: self.service.clone(),
             id: self.version.clone(),
@@ -175,7 +236,8 @@ impl Managed {
                     }
                 })
                 .collect(),
-            ready: self.life.ready().filter_map(upstream).collect(),
+            ready,
+            wake: self.upkeep.wake.clone(),
             delivery: self.delivery.clone(),
             counters: self.counters.clone(),
         }
@@ -196,7 +258,8 @@ impl Managed {
         };
         let files = self.files.reason(self.oldest(), &format!("switchman restart {}", self.version));
         let life = self.life.reason().map(str::to_owned);
-        let parts: Vec<String> = [folder, files, life].into_iter().flatten().collect();
+        let (retired, hooks) = (self.upkeep.retired.clone(), self.upkeep.hooks.note.clone());
+        let parts: Vec<String> = [folder, files, life, retired, hooks].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("\n"))
     }
 }

@@ -10,11 +10,51 @@ use serde::{Deserialize, Serialize};
 
 use crate::version::{ServiceName, VersionId};
 
+/// Device and inode of a folder, as [`crate::deploy::ChangeKind::Settled`] names it.
+type Identity = (u64, u64);
+
+/// What a version can be, for longer than switchman runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A person or retention has stopped it (`stopped.json`): it stays stopped.
+    Stopped,
+    /// Of those, what retention has stopped (`retired.json`).
+    Retired,
+    /// A person has started it (`held.json`): retention leaves it alone.
+    Held,
+    /// It sleeps (`asleep.json`).
+    Asleep,
+}
+
+impl Mark {
+    const ALL: [Self; 4] = [Self::Stopped, Self::Retired, Self::Held, Self::Asleep];
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped.json",
+            Self::Retired => "retired.json",
+            Self::Held => "held.json",
+            Self::Asleep => "asleep.json",
+        }
+    }
+}
+
+/// Which hooks were run for a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ran {
+    /// How `before_start` went.
+    pub(crate) before_start: Option<Result<(), String>>,
+    /// Whether `after_ready` was run, well or not.
+    pub(crate) after_ready: bool,
+}
+
 /// What is remembered of one service.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Versions that a person has stopped (`stopped.json`): they stay stopped.
-    stopped: Remembered<BTreeSet<VersionId>>,
+    /// One set of versions a mark.
+    marks: [Remembered<BTreeSet<VersionId>>; Mark::ALL.len()],
+    /// Which hooks were run for each version (`hooks.json`).
+    hooks: Remembered<BTreeMap<VersionId, (Identity, Ran)>>,
     /// When each folder became complete (`arrived.json`), with the folder's identity: `latest` must not move to
     /// another version because switchman was started again.
     arrived: Remembered<BTreeMap<VersionId, Arrival>>,
@@ -27,28 +67,55 @@ impl Memory {
     pub(crate) fn load(state: &Path, service: &ServiceName) -> Self {
         let folder = state.join(service.as_str());
         Self {
-            stopped: Remembered::load(folder.join("stopped.json")),
+            marks: Mark::ALL.map(|mark| Remembered::load(folder.join(mark.file()))),
+            hooks: Remembered::load(folder.join("hooks.json")),
             arrived: Remembered::load(folder.join("arrived.json")),
             scaled: Remembered::load(folder.join("scaled.json")),
         }
     }
 
-    /// Whether a person stopped this version.
-    pub(crate) fn is_stopped(&self, version: &VersionId) -> bool {
-        self.stopped.value.contains(version)
+    /// Whether a version has this mark.
+    pub(crate) fn is(&self, mark: Mark, version: &VersionId) -> bool {
+        self.marks[mark as usize].value.contains(version)
     }
 
-    /// Remembers a stop, or that it was taken back.
-    pub(crate) fn set_stopped(&mut self, version: &VersionId, stopped: bool) {
-        if stopped != self.is_stopped(version) {
-            self.stopped.change(|versions| {
-                if stopped {
+    /// Remembers that a version has this mark, or has it no more.
+    pub(crate) fn set(&mut self, mark: Mark, version: &VersionId, is_so: bool) {
+        if is_so != self.is(mark, version) {
+            self.marks[mark as usize].change(|versions| {
+                if is_so {
                     versions.insert(version.clone())
                 } else {
                     versions.remove(version)
                 };
             });
         }
+    }
+
+    /// Which hooks were run for the folder with this identity.
+    pub(crate) fn ran(&self, version: &VersionId, folder: Option<Identity>) -> Ran {
+        let ran = self.hooks.value.get(version).filter(|(identity, _)| Some(*identity) == folder);
+        ran.map(|(_, ran)| ran.clone()).unwrap_or_default()
+    }
+
+    /// Remembers what has become of the hooks for the folder with this identity.
+    pub(crate) fn set_ran(
+        &mut self,
+        version: &VersionId,
+        folder: Option<Identity>,
+        set: impl FnOnce(&mut Ran),
+    ) {
+        let Some(identity) = folder else { return };
+        let mut ran = self.ran(version, folder);
+        set(&mut ran);
+        self.hooks.change(|hooks| {
+            hooks.insert(version.clone(), (identity, ran));
+        });
+    }
+
+    /// Whether the folder with this identity is known already.
+    pub(crate) fn knows(&self, version: &VersionId, identity: Identity) -> bool {
+        self.arrived.value.get(version).is_some_and(|arrival| arrival.identity == identity)
     }
 
     /// How many workers a person asked for, if one did.
@@ -61,6 +128,15 @@ impl Memory {
         if self.scaled(version) != Some(workers) {
             self.scaled.change(|versions| {
                 versions.insert(version.clone(), workers);
+            });
+        }
+    }
+
+    /// Forgets how many workers a person asked for.
+    pub(crate) fn forget_scaled(&mut self, version: &VersionId) {
+        if self.scaled(version).is_some() {
+            self.scaled.change(|versions| {
+                versions.remove(version);
             });
         }
     }
@@ -83,12 +159,24 @@ impl Memory {
         }
     }
 
+    /// Another folder has the version's name: what retention has said of the old one, and its sleep, is not for this one.
+    pub(crate) fn is_another(&mut self, version: &VersionId) {
+        if self.is(Mark::Retired, version) {
+            self.set(Mark::Stopped, version, false);
+        }
+        self.set(Mark::Retired, version, false);
+        self.set(Mark::Asleep, version, false);
+    }
+
     /// Forgets a version whose folder is gone.
     pub(crate) fn forget(&mut self, version: &VersionId) {
-        self.set_stopped(version, false);
-        if self.scaled(version).is_some() {
-            self.scaled.change(|versions| {
-                versions.remove(version);
+        for mark in Mark::ALL {
+            self.set(mark, version, false);
+        }
+        self.forget_scaled(version);
+        if self.hooks.value.contains_key(version) {
+            self.hooks.change(|hooks| {
+                hooks.remove(version);
             });
         }
         if self.arrived.value.contains_key(version) {
@@ -161,13 +249,14 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let load = || Memory::load(state.path(), &ServiceName::from("app"));
         let version = VersionId::from("4f2a91c");
-        load().set_stopped(&version, true);
-        assert!(load().is_stopped(&version));
-        assert!(!Memory::load(state.path(), &"other".into()).is_stopped(&version));
-        load().set_stopped(&version, false);
-        assert!(!load().is_stopped(&version));
+        load().set(Mark::Stopped, &version, true);
+        assert!(load().is(Mark::Stopped, &version));
+        assert!(!load().is(Mark::Asleep, &version), "each mark has its own");
+        assert!(!Memory::load(state.path(), &"other".into()).is(Mark::Stopped, &version));
+        load().set(Mark::Stopped, &version, false);
+        assert!(!load().is(Mark::Stopped, &version));
         std::fs::write(state.path().join("app/stopped.json"), "{half").unwrap();
-        assert!(!load().is_stopped(&version), "a damaged file counts as empty");
+        assert!(!load().is(Mark::Stopped, &version), "a damaged file counts as empty");
     }
 
     #[test]
@@ -193,5 +282,19 @@ mod tests {
         assert_eq!(load().arrived(&version, (1, 2), at(30)), at(30), "another one");
         load().forget(&version);
         assert_eq!(load().arrived(&version, (1, 2), at(40)), at(40));
+    }
+
+    #[test]
+    fn hooks_that_were_run_for_a_folder_were_not_run_for_another() {
+        let state = tempfile::tempdir().unwrap();
+        let load = || Memory::load(state.path(), &ServiceName::from("app"));
+        let version = VersionId::from("4f2a91c");
+        load().set_ran(&version, Some((1, 1)), |ran| ran.before_start = Some(Err("no database".to_owned())));
+        load().set_ran(&version, Some((1, 1)), |ran| ran.after_ready = true);
+        let ran = Ran { before_start: Some(Err("no database".to_owned())), after_ready: true };
+        assert_eq!(load().ran(&version, Some((1, 1))), ran);
+        assert_eq!(load().ran(&version, Some((1, 2))), Ran::default());
+        load().forget(&version);
+        assert_eq!(load().ran(&version, Some((1, 1))), Ran::default());
     }
 }

@@ -14,14 +14,19 @@
 pub mod command;
 pub mod output;
 
+mod accepted;
 mod adopt;
 mod answer;
+mod autoscale;
 mod effects;
 mod fingerprint;
 mod files;
 mod folder;
 mod get;
 mod health;
+mod hooks;
+mod inherit;
+mod isolated;
 mod launch;
 mod leftover;
 mod lifecycle;
@@ -29,36 +34,42 @@ mod main_process;
 mod live;
 mod managed;
 mod memory;
+mod notify;
 mod pipes;
 mod place;
 mod port;
 mod readiness;
 mod record;
 mod reports;
+mod retention;
 mod rolling;
+mod sleep;
 mod socket;
 mod tree;
 mod turns;
+mod upkeep;
 mod warm;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
+use crate::etcd;
 use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use adopt::Succession;
 use command::{Ask, How, SupervisorHandle};
+use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
 use memory::Memory;
@@ -66,6 +77,7 @@ use output::LogStore;
 use place::Places;
 use rolling::Rolling;
 use turns::Turns;
+use upkeep::Before;
 use worker::Report;
 
 /// The folder of pid files and sockets, in the state folder.
@@ -74,6 +86,8 @@ const RUN_FOLDER: &str = "run";
 const EVENTS_WAITING: usize = 1_024;
 /// What is asked and may wait.
 const ASKED_WAITING: usize = 64;
+/// How often idle versions are looked for, and how busy the others are.
+const TICK: Duration = Duration::from_secs(1);
 /// How often ended orphans that nobody waits for are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 
@@ -86,6 +100,10 @@ pub struct Settings {
     pub threads: usize,
     /// The folder for what survives a restart.
     pub state: PathBuf,
+    /// What nodes agree in about hooks that are run once for all of them; none: this is the only node.
+    pub etcd: Option<etcd::Cluster>,
+    /// The name of this node.
+    pub node: String,
     /// Cancelled when no other switchman sends requests to the workers in `state` any more: at once, except in an
     /// upgrade.
     pub alone: CancellationToken,
@@ -104,6 +122,14 @@ enum Event {
     Report(Key, ProcessId, Report),
     /// A drain or a back-off is over.
     Due(Key, lifecycle::Event),
+    /// The task of a hook has something to say; the number tells it from those of before.
+    Hook(Key, hooks::Kind, u64, hooks::Said),
+    /// A request came for a version that sleeps.
+    Wake(Key),
+    /// A second has passed.
+    Tick,
+    /// A folder could not be deleted; perhaps it can be now.
+    Prune(Key),
     /// Rules, aliases or the registry changed, and with them perhaps what carries traffic.
     Routing,
     /// switchman ends, and its workers do or do not. Without a sender nobody could ever end it.
@@ -122,6 +148,10 @@ struct Key {
 struct Service {
     config: config::Service,
     memory: Memory,
+    /// Whose turn it is to run `before_start`.
+    before_start: Arc<Semaphore>,
+    /// What `current` was when it was looked at last; none: it was not looked at.
+    current: Option<Option<VersionId>>,
     versions: BTreeMap<VersionId, Managed>,
     /// The restart of all of them, while there is one.
     rolling: Rolling,
@@ -135,12 +165,18 @@ struct Supervisor {
     registry: Registry,
     live: Arc<Live>,
     places: Places,
+    cgroups: Option<Arc<Cgroups>>,
     logs: LogStore,
     turns: Turns,
     succession: Succession,
     /// The tasks of processes.
     tasks: TaskTracker,
     last_serial: u64,
+    last_hook: u64,
+    /// Hooks that are under way, those that are wanted no more among them.
+    hooks_under_way: usize,
+    /// What requests for versions that sleep ring.
+    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
     ending: Option<Vec<oneshot::Sender<()>>>,
@@ -155,6 +191,8 @@ struct Inbox {
     /// Whether there is still a handle; without one nobody could ever end the supervisor.
     open: bool,
     events: mpsc::Receiver<Event>,
+    rings: mpsc::UnboundedReceiver<(ServiceName, VersionId)>,
+    ticks: tokio::time::Interval,
     routing: watch::Receiver<u64>,
 }
 
@@ -182,23 +220,26 @@ pub fn spawn(
         .iter()
         .map(|(name, config)| {
             let memory = Memory::load(&settings.state, name);
-            (
-                name.clone(),
-                Service {
-                    config: config.clone(),
-                    memory,
-                    versions: BTreeMap::new(),
-                    rolling: Rolling::default(),
-                },
-            )
+            let service = Service {
+                config: config.clone(),
+                memory,
+                before_start: Arc::new(Semaphore::new(1)),
+                current: None,
+                versions: BTreeMap::new(),
+                rolling: Rolling::default(),
+            };
+            (name.clone(), service)
         })
         .collect();
     let logs = LogStore::default();
     let places = Places::new(settings.state.join(RUN_FOLDER));
+    let cgroups = isolated::prepare(&settings).map(Arc::new);
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
     let (ask, asked) = mpsc::channel(ASKED_WAITING);
     let (ends_in, ends) = mpsc::channel(1);
-    let inbox = Inbox { changes, asked, ends, open: true, events, routing: live.watch() };
+    let (bell, rings) = mpsc::unbounded_channel();
+    let ticks = tokio::time::interval(TICK);
+    let inbox = Inbox { changes, asked, ends, open: true, events, rings, ticks, routing: live.watch() };
     let (succession, returned) = Succession::new();
     let turns = Turns::new(settings.max_workers_starting);
     let supervisor = Supervisor {
@@ -207,11 +248,15 @@ pub fn spawn(
         registry,
         live,
         places,
+        cgroups,
         logs: logs.clone(),
         turns,
         succession,
         tasks: TaskTracker::new(),
         last_serial: 0,
+        last_hook: 0,
+        hooks_under_way: 0,
+        bell,
         events: events_in,
         ending: None,
     };
@@ -229,9 +274,11 @@ impl Inbox {
                 self.open = asked.is_some();
                 asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
             }
+            Some((service, version)) = self.rings.recv() => Event::Wake(Key { service, version }),
             Some(change) = self.changes.recv() => Event::Change(change),
             Some(ask) = self.asked.recv() => Event::Ask(ask),
             Ok(()) = self.routing.changed() => Event::Routing,
+            _ = self.ticks.tick() => Event::Tick,
         }
     }
 }
@@ -240,13 +287,20 @@ impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
         self.adopt().await;
+        self.finish_pruning();
+        let mut leaving: Option<Vec<_>> = None;
         let waiting: Vec<_> = loop {
             match inbox.next().await {
-                Event::End(How::Leave, done) => {
-                    self.succession.leaving.cancel();
-                    break self.ending.take().unwrap_or_default().into_iter().chain(done).collect();
-                }
+                Event::End(How::Leave, done) => leaving.get_or_insert_default().extend(done),
                 event => self.handle(event),
+            }
+            if self.hooks_under_way > 0 {
+                // A migration is neither cut nor left alone: the next switchman would begin it once more.
+                continue;
+            }
+            if let Some(leaving) = leaving.take() {
+                self.succession.leaving.cancel();
+                break self.ending.take().unwrap_or_default().into_iter().chain(leaving).collect();
             }
             let empty = self.services.values().flat_map(|s| s.versions.values()).all(|v| v.life.is_empty());
             if empty && let Some(waiting) = self.ending.take() {
@@ -277,15 +331,23 @@ impl Supervisor {
             }
             Event::Report(key, process, report) => self.reported(&key, process, report),
             Event::Due(key, event) => self.step(&key, event),
+            Event::Hook(key, kind, number, said) => self.hook_said(&key, kind, number, said),
+            Event::Wake(key) => self.wake(&key),
+            Event::Tick => self.tick(Instant::now()),
+            Event::Prune(key) => self.prune_again(&key),
             Event::Routing => {
                 self.note_returned();
                 self.retire_what_lost_its_folder();
+                self.wake_promoted();
+                self.retain_all();
             }
             Event::End(_, done) => {
                 self.ending.get_or_insert_default().extend(done);
                 self.succession.ending.cancel();
                 for key in self.keys() {
-                    self.step(&key, lifecycle::Event::Shutdown);
+                    if !self.before_stop(&key) {
+                        self.step(&key, lifecycle::Event::Shutdown);
+                    }
                 }
             }
         }
@@ -295,10 +357,12 @@ impl Supervisor {
     /// Decides, publishes, acts: in this order.
     fn step(&mut self, key: &Key, event: lifecycle::Event) {
         let Some(version) = self.version(key) else { return };
-        let now = std::time::Instant::now();
+        let now = Instant::now();
+        let before = Before::new(version, &event);
         let effects = version.life.step(event, now);
         // Before it is published: the data plane looks for streams that are to end when the registry changes.
         version.note_stops(&effects, now);
+        self.follow_up(key, before);
         self.publish(key);
         for effect in effects {
             self.carry_out(key, effect);
@@ -307,7 +371,9 @@ impl Supervisor {
 
     fn publish(&mut self, key: &Key) {
         let Some(service) = self.services.get_mut(&key.service) else { return };
-        let Some(view) = service.versions.get_mut(&key.version).map(Managed::view) else { return };
+        let Some(version) = service.versions.get_mut(&key.version) else { return };
+        let view = version.view();
+        self.places.keep_only(&key.service, &key.version, &version.waiting_for_process(&view));
         let gone = view.state == VersionState::Gone;
         if gone {
             service.versions.remove(&key.version);

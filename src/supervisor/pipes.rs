@@ -18,6 +18,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe::{self, Receiver};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::launch::reach;
+use crate::config::Account;
+
 /// The ending of the FIFO for standard output.
 pub(crate) const OUT: &str = "out";
 /// The ending of the FIFO for standard error.
@@ -26,11 +29,14 @@ pub(crate) const ERR: &str = "err";
 /// a user who holds many). The last is what every pipe has.
 const ROOM: [usize; 3] = [1 << 20, 1 << 18, 1 << 16];
 
-/// Makes one FIFO, for our user alone, and opens it as the worker is to have it.
-pub(crate) fn make(path: &Path) -> io::Result<File> {
+/// Makes one FIFO, for our user alone or also for the group of `account`, and opens it as the worker is to have it.
+pub(crate) fn make(path: &Path, account: Option<&Account>) -> io::Result<File> {
     // One of the same name would be of a process that was never recorded.
     let _ = std::fs::remove_file(path);
     mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)?;
+    if let Some(account) = account {
+        reach::give(path, account)?;
+    }
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     // With less room the worker waits sooner while no switchman runs; nothing else changes.
     let _ = ROOM.iter().any(|bytes| fcntl_setpipe_size(&file, *bytes).is_ok());
@@ -96,7 +102,7 @@ mod tests {
     async fn what_is_printed_without_a_reader_waits_for_the_next_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0-1.out");
-        let mut worker = make(&path).unwrap();
+        let mut worker = make(&path, None).unwrap();
         let token = CancellationToken::new();
         let mut first = Output::open(&path, token.clone()).unwrap();
         worker.write_all(b"one\n").unwrap();
@@ -118,7 +124,7 @@ mod tests {
     async fn who_leaves_reads_to_the_end_of_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0-1.out");
-        let mut worker = make(&path).unwrap();
+        let mut worker = make(&path, None).unwrap();
         let leaving = CancellationToken::new();
         let mut first = Output::open(&path, leaving.clone()).unwrap();
         worker.write_all(b"begun, ").unwrap();

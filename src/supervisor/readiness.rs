@@ -8,13 +8,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::get::Failure;
-use super::health;
+use super::launch::{self, Identity};
+use super::notify::Said;
 use super::tree::{Listener, Tree};
 use super::worker::{Report, Reporter};
-use crate::config::{ReadyCheck, RunSpec};
+use super::{accepted, health};
+use crate::config::{ReadyCheck, RunSpec, UpstreamAt};
 use crate::registry::Address;
 
 /// A tree that the blocking threads look at in turn.
@@ -38,13 +41,25 @@ pub(crate) enum Verdict {
 /// knowing already.
 pub(crate) async fn wait(
     spec: &RunSpec,
+    who: &Identity,
     address: &Address,
+    said: Option<watch::Receiver<Said>>,
     tree: &SharedTree,
     reporter: &Reporter,
 ) -> Verdict {
     let ready = &spec.ready;
     let started = Instant::now();
-    let mut elsewhere = Elsewhere::default();
+    if let Some(said) = said {
+        return match notified(said, ready.deadline, reporter).await {
+            Ok(()) => match who_listens(tree, address).await {
+                Listener::Other => Verdict::PortTaken,
+                Listener::Own | Listener::Nobody => Verdict::Ready,
+            },
+            Err(late) => Verdict::Late(format!("did not become ready within {:?}: {late}", ready.deadline)),
+        };
+    }
+    let inherited = spec.upstream == UpstreamAt::Inherit;
+    let mut elsewhere = Elsewhere { inherited, ..Elsewhere::default() };
     loop {
         // There is no time for another check after this one.
         let last = started.elapsed() + ready.interval > ready.deadline;
@@ -56,6 +71,13 @@ pub(crate) async fn wait(
                     Listener::Own | Listener::Nobody => return Verdict::Ready,
                 }
             }
+            // Its socket is open before it is there.
+            _ if inherited => match check(spec, who, address).await {
+                Ok(()) => return Verdict::Ready,
+                Err(failure) => {
+                    elsewhere.look(address, tree, last, reporter).await.unwrap_or_else(|| failure.to_string())
+                }
+            },
             ReadyCheck::Http(_) | ReadyCheck::Tcp | ReadyCheck::Notify | ReadyCheck::Command(_) => {
                 // Connecting costs little; /proc lists every connection of the machine.
                 match health::connects(address, ready.timeout).await {
@@ -66,8 +88,13 @@ pub(crate) async fn wait(
                     Ok(()) => match who_listens(tree, address).await {
                         Listener::Other => return Verdict::PortTaken,
                         Listener::Nobody => format!("nothing listens on {address}"),
-                        Listener::Own => match check(spec, address).await {
-                            Ok(()) => return Verdict::Ready,
+                        Listener::Own => match check(spec, who, address).await {
+                            // It may have ended meanwhile, and somebody else have answered.
+                            Ok(()) => match who_listens(tree, address).await {
+                                Listener::Own => return Verdict::Ready,
+                                Listener::Other => return Verdict::PortTaken,
+                                Listener::Nobody => format!("nothing listens on {address} any more"),
+                            },
                             Err(failure) => failure.to_string(),
                         },
                     },
@@ -81,11 +108,51 @@ pub(crate) async fn wait(
     }
 }
 
-async fn check(spec: &RunSpec, address: &Address) -> Result<(), Failure> {
+async fn check(spec: &RunSpec, who: &Identity, address: &Address) -> Result<(), Failure> {
+    let timeout = spec.ready.timeout;
     match &spec.ready.check {
-        ReadyCheck::Http(path) => health::http(address, spec.protocol, path, spec.ready.timeout).await,
-        _ => Ok(()),
+        ReadyCheck::Http(path) => health::http(address, spec.protocol, path, timeout).await,
+        ReadyCheck::Command(run) => launch::check::check(run, spec, who, address, timeout).await,
+        ReadyCheck::Tcp if spec.upstream == UpstreamAt::Inherit => accepted::accepts(address, timeout).await,
+        ReadyCheck::Tcp | ReadyCheck::After(_) | ReadyCheck::Notify => Ok(()),
     }
+}
+
+/// Waits until the worker says that it is ready; what it says meanwhile is reported. Else why it is not.
+async fn notified(
+    mut said: watch::Receiver<Said>,
+    deadline: Duration,
+    reporter: &Reporter,
+) -> Result<(), String> {
+    let mut shown = None;
+    let waiting = async {
+        loop {
+            let now = said.borrow_and_update().clone();
+            if now.ready {
+                return;
+            }
+            if now.status != shown {
+                shown = now.status;
+                reporter.send(Report::Noted(shown.clone().unwrap_or_default())).await;
+            }
+            if said.changed().await.is_err() {
+                // Its reader has failed, and has said so.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    if tokio::time::timeout(deadline, waiting).await.is_ok() {
+        return Ok(());
+    }
+    let now = said.borrow().clone();
+    let status = now.status.map(|status| format!("; its last status: {status}")).unwrap_or_default();
+    Err(match now.disbelieved {
+        None => format!("it has not sent READY=1 to its NOTIFY_SOCKET{status}"),
+        Some(pid) => format!(
+            "READY=1 came from process {pid}, which is none of the worker's, or had ended before it could be looked at\
+             {status}"
+        ),
+    })
 }
 
 async fn who_listens(tree: &SharedTree, address: &Address) -> Listener {
@@ -100,6 +167,8 @@ struct Elsewhere {
     /// When to look next, and how long to wait after that.
     next: Option<(Instant, Duration)>,
     found: Option<String>,
+    /// Its own socket was handed to it.
+    inherited: bool,
 }
 
 impl Elsewhere {
@@ -115,7 +184,12 @@ impl Elsewhere {
         let (at, pause) = self.next.unwrap_or((now, LOOK_ELSEWHERE_AFTER));
         if now >= at || last {
             self.next = Some((now + pause, pause * 2));
-            let found = elsewhere(address, &ask(tree, Tree::listens_on).await);
+            let mut listens_on = ask(tree, Tree::listens_on).await;
+            if self.inherited {
+                // It holds that one in any case.
+                listens_on.retain(|listens| *address != Address::Tcp(*listens));
+            }
+            let found = elsewhere(address, &listens_on, self.inherited);
             if let Some(new) = found.as_ref().filter(|_| found != self.found) {
                 reporter.send(Report::Noted(new.clone())).await;
             }
@@ -126,9 +200,13 @@ impl Elsewhere {
 }
 
 /// The sentence for a worker that listens, but not where it was told to.
-fn elsewhere(address: &Address, listens_on: &[SocketAddr]) -> Option<String> {
+fn elsewhere(address: &Address, listens_on: &[SocketAddr], inherited: bool) -> Option<String> {
     let places: Vec<String> = listens_on.iter().map(ToString::to_string).collect();
     let (given, hint) = match address {
+        Address::Tcp(address) if inherited => {
+            let hint = "make it serve file descriptor 3 (LISTEN_FDS), or remove `upstream: inherit`";
+            (format!("socket it was given ({address}, file descriptor 3)"), hint)
+        }
         Address::Tcp(address) => {
             let port = address.port();
             let hint = match listens_on.iter().any(|a| a.port() == port) {

@@ -46,6 +46,12 @@ pub(crate) struct Record {
     /// Which start of the machine that was (`/proc/sys/kernel/random/boot_id`).
     pub(crate) boot: String,
     pub(crate) address: ListensOn,
+    /// Whether it was given its socket.
+    #[serde(default)]
+    pub(crate) inherited: bool,
+    /// Its control group.
+    #[serde(default)]
+    pub(crate) cgroup: Option<PathBuf>,
     /// It speaks HTTP/2 (`protocol: h2c`).
     pub(crate) h2c: bool,
     /// What it was started with, as `fingerprint` says it.
@@ -199,6 +205,8 @@ mod tests {
             started: started(pid).unwrap_or_default(),
             boot: boot().unwrap(),
             address: ListensOn::Port(([127, 0, 0, 1], 4711).into()),
+            inherited: false,
+            cgroup: None,
             h2c: false,
             command: "c0ffee".to_owned(),
             folder: PathBuf::from("/srv/app/4f2a91c"),

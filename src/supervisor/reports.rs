@@ -1,13 +1,10 @@
 //! What the tasks of processes saw, noted as facts and told to the lifecycle.
 
-use std::sync::Arc;
-
 use super::lifecycle::{Event, ProcessId};
 use super::live::Change;
 use super::readiness::Verdict;
 use super::worker::Report;
 use super::{Key, Supervisor};
-use crate::registry::Upstream;
 
 impl Supervisor {
     pub(super) fn reported(&mut self, key: &Key, process: ProcessId, report: Report) {
@@ -23,10 +20,16 @@ impl Supervisor {
             }
             Report::Noted(note) => Event::Noted(process, note),
             Report::Verdict(Verdict::Ready) => {
-                self.give_upstream(key, process);
+                let serial = self.next_serial();
+                if let Some(version) = self.version(key) {
+                    version.give_upstream(process, serial);
+                }
                 Event::Passed(process)
             }
-            Report::Verdict(Verdict::Late(why)) => Event::Late(process, why),
+            Report::Verdict(Verdict::Late(why)) => {
+                version.has_failed(process);
+                Event::Late(process, why)
+            }
             Report::Verdict(Verdict::PortTaken) => Event::PortTaken(process),
             Report::Live(Change::Unwell(unwell)) => {
                 tracing::error!(
@@ -36,8 +39,15 @@ impl Supervisor {
                 Event::Unwell(process, unwell)
             }
             Report::Live(Change::Well) => Event::Well(process),
-            Report::Exited => Event::Exited(process),
+            Report::Exited => {
+                let serial = self.next_serial();
+                if let Some(version) = self.version(key) {
+                    version.keep_open(process, serial);
+                }
+                Event::Exited(process)
+            }
             Report::Ended(end) => {
+                version.has_failed(process);
                 version.processes.remove(&process);
                 Event::Ended(process, end)
             }
@@ -47,17 +57,9 @@ impl Supervisor {
         self.heard_of(key, process);
     }
 
-    /// Makes the data-plane side of a process that is ready.
-    fn give_upstream(&mut self, key: &Key, process: ProcessId) {
+    /// A number for a data-plane side.
+    fn next_serial(&mut self) -> u64 {
         self.last_serial += 1;
-        let (serial, threads) = (self.last_serial, self.settings.threads);
-        let Some(version) = self.version(key) else { return };
-        let worker = version.life.worker_of(process);
-        if let (Some(worker), Some(running)) = (worker, version.processes.get_mut(&process))
-            && let Some(address) = running.address.clone()
-        {
-            let upstream = Upstream::new(serial, worker, address, running.spec.protocol, threads);
-            running.upstream = Some(Arc::new(upstream));
-        }
+        self.last_serial
     }
 }

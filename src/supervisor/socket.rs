@@ -1,7 +1,9 @@
-//! The socket files that workers were given: one number each, never used twice, in a folder for our user alone.
+//! The socket files that workers were given: one number each, never used twice, in a folder for our user alone, or for
+//! the group that the worker runs as.
 //!
 //! ```text
 //! <state>/run/@sockets/7.sock        the usual place; `@` because no service can be called so
+//! <state>/run/@sockets/1000/8.sock   for a worker with the group 1000
 //! /tmp/switchman-Xa81bQ/7.sock       where that is too long for a socket; <state>/run/@sockets then links to it
 //! ```
 //!
@@ -9,6 +11,7 @@
 //! one that was killed has left.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,10 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::launch::reach;
+use crate::config::Account;
+
 /// The longest path of a socket, in bytes: `sun_path` in unix(7), without the NUL at its end.
 const PATH_MAX: usize = 107;
-/// The longest name of a socket in its folder, with the slash before it.
-const NAME_MAX: usize = "/18446744073709551615.sock".len();
+/// The longest name of a socket in its folder, with the group's and the slashes before them.
+const NAME_MAX: usize = "/4294967295/18446744073709551615.sock".len();
 /// The folder of sockets, in the folder of pid files; or the link to it.
 const FOLDER: &str = "@sockets";
 /// What the name of a folder elsewhere begins with.
@@ -65,9 +71,16 @@ impl SocketTable {
     }
 
     /// A path that no worker was ever given by this switchman, with nothing there.
-    pub(crate) fn pick(&self) -> Result<SocketGuard, NoSocket> {
+    /// A process that runs as `account` can make it.
+    pub(crate) fn pick(&self, account: Option<&Account>) -> Result<SocketGuard, NoSocket> {
         let number = self.0.last.fetch_add(1, Relaxed) + 1;
-        let path = self.0.folder()?.join(format!("{number}.sock"));
+        let folder = self.0.folder()?;
+        let folder = match account {
+            None => folder,
+            Some(account) => of_group(&folder, account)
+                .map_err(|source| NoSocket::Unusable { folder: folder.clone(), source })?,
+        };
+        let path = folder.join(format!("{number}.sock"));
         // One that an earlier switchman left, where its workers would not end.
         let _ = fs::remove_file(&path);
         Ok(SocketGuard { path, _table: self.clone() })
@@ -78,7 +91,10 @@ impl SocketTable {
         let number = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
         self.0.last.fetch_max(number.unwrap_or(0), Relaxed);
         let mut folder = self.0.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        *folder = folder.take().or_else(|| path.parent().map(Path::to_owned));
+        // Those of a group lie one deeper.
+        let of_group = |folder: &&Path| folder.file_name().is_some_and(|name| is_group(name));
+        let parent = path.parent().map(|part| part.parent().filter(|_| of_group(&part)).unwrap_or(part));
+        *folder = folder.take().or_else(|| parent.map(Path::to_owned));
         SocketGuard { path: path.to_owned(), _table: self.clone() }
     }
 }
@@ -105,6 +121,23 @@ impl Sockets {
     }
 }
 
+/// The part of the folder that a group may make sockets in.
+fn of_group(folder: &Path, account: &Account) -> io::Result<PathBuf> {
+    reach::pass(folder)?;
+    let part = folder.join(account.gid.to_string());
+    match DirBuilder::new().mode(0o700).create(&part) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    reach::share(&part, account)?;
+    Ok(part)
+}
+
+/// Whether a folder is a part that [`of_group`] has made.
+fn is_group(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.parse::<u32>().is_ok())
+}
+
 /// A new folder with a short path, 0700.
 fn elsewhere() -> Result<PathBuf, NoSocket> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -129,6 +162,10 @@ impl Drop for Sockets {
     /// The folder goes with its last socket; one that is not empty is left for the next start to remove.
     fn drop(&mut self) {
         let folder = self.folder.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for part in folder.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
+            // Of a group; a socket is no folder, and stays.
+            let _ = fs::remove_dir(part.path());
+        }
         if folder.as_ref().is_some_and(|folder| fs::remove_dir(folder).is_ok()) {
             let _ = fs::remove_file(self.run.join(FOLDER));
         }
@@ -161,9 +198,17 @@ pub(crate) fn remove_left(run: &Path, kept: &HashSet<PathBuf>) {
         return;
     }
     // It may be somebody else's by now; then the system says no, here and below.
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()).filter(|path| !kept.contains(path)) {
-        let _ = fs::remove_file(path);
+    let entries =
+        |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let parts: Vec<PathBuf> = entries(folder).filter(|path| path.file_name().is_some_and(is_group)).collect();
+    for path in parts.iter().flat_map(|part| entries(part)).chain(entries(folder)) {
+        if !kept.contains(&path) {
+            let _ = fs::remove_file(path);
+        }
+    }
+    for part in parts {
+        // A link in its place is no folder.
+        let _ = fs::remove_dir(part);
     }
     if fs::remove_dir(folder).is_ok() && elsewhere.is_some() {
         let _ = fs::remove_file(&usual);
@@ -185,7 +230,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let table = SocketTable::new(state.path().join("run"));
         assert!(!state.path().join("run").exists(), "nothing is made before it is wanted");
-        let (one, two) = (table.pick().unwrap(), table.pick().unwrap());
+        let (one, two) = (table.pick(None).unwrap(), table.pick(None).unwrap());
         assert_ne!(one.path(), two.path());
         let folder = one.path().parent().unwrap().to_owned();
         assert_eq!((folder.parent(), mode(&folder)), (Some(&*state.path().join("run")), 0o700));
@@ -194,7 +239,7 @@ mod tests {
         let before = one.path().to_owned();
         drop(one);
         assert!(!before.exists());
-        assert_ne!(table.pick().unwrap().path(), before, "no path is given twice");
+        assert_ne!(table.pick(None).unwrap().path(), before, "no path is given twice");
         drop(table);
         assert!(folder.exists(), "a worker still holds its socket");
         drop(two);
@@ -207,7 +252,7 @@ mod tests {
         let folder = state.path().join(FOLDER);
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("1.sock"), "").unwrap();
-        let guard = SocketTable::new(state.path().to_owned()).pick().unwrap();
+        let guard = SocketTable::new(state.path().to_owned()).pick(None).unwrap();
         assert!(!guard.path().exists() && guard.path().starts_with(&folder));
     }
 
@@ -216,7 +261,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let run = state.path().join("x".repeat(100)).join("run");
         let table = SocketTable::new(run.clone());
-        let guard = table.pick().unwrap();
+        let guard = table.pick(None).unwrap();
         let folder = guard.path().parent().unwrap().to_owned();
         assert!(guard.path().as_os_str().len() <= PATH_MAX && !folder.starts_with(&run), "{guard:?}");
         assert_eq!((fs::read_link(run.join(FOLDER)).unwrap(), mode(&folder)), (folder.clone(), 0o700));
@@ -230,7 +275,7 @@ mod tests {
 
         // The link leads nowhere; the next one makes another.
         let table = SocketTable::new(run.clone());
-        let folder = table.pick().unwrap().path().parent().unwrap().to_owned();
+        let folder = table.pick(None).unwrap().path().parent().unwrap().to_owned();
         assert!(folder.is_dir());
         drop(table);
         assert!(

@@ -1,10 +1,10 @@
 //! Everything that a worker's process has started, found through `/proc`.
 //!
 //! A process belongs to the tree of a worker if it is the worker's process, is in its process group or session,
-//! descends from a member, was seen as a member before, or is an orphan that carries the worker's [`Mark`]: that
-//! finds what was daemonized. Orphans of what this switchman has started come to it (it is the subreaper); those of
-//! a worker that it has adopted went to init, so there every process of the machine is looked at. Reading `/proc`
-//! blocks for some milliseconds: call from `spawn_blocking`.
+//! descends from a member, is in its control group, was seen as a member before, or is an orphan that carries the
+//! worker's [`Mark`]: that finds what was daemonized where there are no control groups. Orphans of what this switchman
+//! has started come to it (it is the subreaper); those of a worker that it has adopted went to init, so there every
+//! process of the machine is looked at. Reading `/proc` blocks for some milliseconds: call from `spawn_blocking`.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -15,6 +15,7 @@ use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process, Stat};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid};
 
+use super::launch::cgroup::Cgroup;
 use super::pipes;
 use super::record::{self, Record};
 
@@ -24,6 +25,8 @@ pub(crate) struct Tree {
     root: i32,
     root_started: Option<u64>,
     mark: Mark,
+    /// Its control group, where it has one.
+    cgroup: Option<Cgroup>,
     /// Members with their start times: a number that is used again is not taken for the old process.
     seen: HashMap<i32, u64>,
     /// Processes that do not carry the mark, with their start times: they never will.
@@ -81,6 +84,7 @@ impl Tree {
             root: root.cast_signed(),
             root_started,
             mark: Mark::new(pidfile),
+            cgroup: None,
             seen: HashMap::new(),
             strangers: HashMap::new(),
             adopted: false,
@@ -90,6 +94,12 @@ impl Tree {
     /// The tree below the process of a record that fits.
     pub(crate) fn adopted(record: &Record) -> Self {
         Self { root_started: Some(record.started), adopted: true, ..Self::new(record.pid, &record.pidfile) }
+    }
+
+    /// Whoever is in this control group is a member.
+    pub(crate) fn in_cgroup(mut self, cgroup: Option<Cgroup>) -> Self {
+        self.cgroup = cgroup;
+        self
     }
 
     /// From now on the member `pid` is the root; everything that was a member stays one.
@@ -108,11 +118,13 @@ impl Tree {
         let stats = all_stats();
         // The number of the root was given to somebody else: so no group or session of that number is ours.
         let root_is_new = stats.iter().any(|s| s.pid == self.root && Some(s.starttime) != self.root_started);
+        let grouped = self.cgroup.as_ref().map(Cgroup::members).unwrap_or_default();
         let mut members: HashSet<i32> = stats
             .iter()
             .filter(|s| {
                 (!root_is_new && (s.pid == self.root || s.pgrp == self.root || s.session == self.root))
                     || self.seen.get(&s.pid) == Some(&s.starttime)
+                    || grouped.contains(&s.pid)
             })
             .map(|s| s.pid)
             .collect();
@@ -162,6 +174,12 @@ impl Tree {
         }
         for pid in others.iter().filter_map(|member| Pid::from_raw(member.pid)) {
             let _ = rustix::process::kill_process(pid, signal);
+        }
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| signal == Signal::KILL) {
+            // Whoever was started meanwhile is ended too.
+            if let Err(error) = cgroup.kill() {
+                tracing::warn!(%error, cgroup = %cgroup.path().display(), "a cgroup cannot be ended as a whole");
+            }
         }
         !members.is_empty()
     }

@@ -17,9 +17,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::launch::{self, Identity};
+use super::launch::cgroup::{Cgroup, Cgroups};
+use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, ProcessId};
 use super::main_process::{self, MainProcess};
+use super::notify::Notified;
 use super::output::{LogStore, Printer, Stream};
 use super::pipes::{self, Output};
 use super::place::{Place, Places};
@@ -58,6 +60,8 @@ pub(crate) struct Launch {
     pub(crate) run: RunCommand,
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) places: Places,
+    /// Where control groups can be made, if they can.
+    pub(crate) cgroups: Option<Arc<Cgroups>>,
     pub(crate) logs: LogStore,
     /// Where it waits for its turn ...
     pub(crate) turns: Turns,
@@ -142,6 +146,8 @@ struct Process {
     printer: u32,
     /// Held until nothing of the process is left.
     place: Place,
+    cgroup: Option<Cgroup>,
+    notified: Option<Notified>,
     tree: SharedTree,
     readers: Vec<JoinHandle<()>>,
 }
@@ -219,21 +225,22 @@ impl Launch {
 /// recorded, whatever becomes of this task.
 fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
     let Launch { who, run, spec, .. } = launch;
-    let why = |what: &str, error: &dyn std::fmt::Display| format!("could not be started: {what}: {error}");
-    let folder = who.pidfile.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| why(&format!("the folder {}", folder.display()), &e))?;
-    let place = launch.places.pick(spec.upstream).map_err(|e| format!("could not be started: {e}"))?;
-    let address = place.address();
-    let mut command = launch::command(run, spec, who, &address);
-    let [out, err] = pipes::paths(&who.pidfile);
-    command.stdout(pipes::make(&out).map_err(|e| why("its standard output", &e))?);
-    command.stderr(pipes::make(&err).map_err(|e| why("its standard error", &e))?);
+    let outfit = Outfit::prepare(spec, who, &launch.places, launch.cgroups.as_deref());
+    let outfit = outfit.map_err(|why| format!("could not be started: {why}"))?;
     // A reader before the process, and the writing ends closed here after it: the end is seen when it lets go of them.
-    let child = command.spawn();
-    let child = child
-        .map_err(|e| format!("could not be started: {}", launch::explain_spawn(&e, run, &who.folder)))?;
+    let child = launch::command(run, spec, who, &outfit).and_then(|mut command| {
+        let [out, err] = pipes::paths(&who.pidfile);
+        command.stdout(pipes::make(&out, spec.isolation.account.as_ref())?);
+        command.stderr(pipes::make(&err, spec.isolation.account.as_ref())?);
+        command.spawn()
+    });
+    let child = child.map_err(|error| {
+        outfit.discard();
+        format!("could not be started: {}", launch::explain_spawn(&error, run, &who.folder))
+    })?;
     // A child that was not waited for has its number.
     let pid = child.id().unwrap_or_default();
+    let Outfit { place, cgroup, notify } = outfit;
     let record = Record {
         service: who.service.clone(),
         version: who.version.clone(),
@@ -243,7 +250,9 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
         pid,
         started: record::started(pid).unwrap_or_default(),
         boot: record::boot().unwrap_or_default(),
-        address: (&address).into(),
+        address: (&place.address()).into(),
+        inherited: matches!(place, Place::Listener(_)),
+        cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
         h2c: spec.protocol == Protocol::H2c,
         command: fingerprint::of(run, spec),
         folder: who.folder.clone(),
@@ -254,13 +263,15 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
         grace: spec.stop.grace,
         drain: spec.stop.drain,
     };
-    let tree = Tree::new(pid, &who.pidfile);
+    let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile).in_cgroup(cgroup.clone())));
     let process = Process {
         main: MainProcess::Child(child),
         record,
         printer: pid,
         place,
-        tree: Arc::new(Mutex::new(tree)),
+        cgroup,
+        notified: notify.map(|socket| socket.listen(tree.clone())),
+        tree,
         readers: launch.read_output(pid),
     };
     process.write_down();
@@ -271,9 +282,12 @@ fn start(launch: &Launch, number: ProcessId) -> Result<Process, String> {
 fn adopt(launch: &Launch, found: Found) -> Result<Process, String> {
     let Found { record, descriptor, place } = found;
     let main = MainProcess::known(descriptor).map_err(|e| format!("cannot be watched: {e}"))?;
-    let tree = Arc::new(Mutex::new(Tree::adopted(&record)));
+    // Where its main process is in it, the rest is.
+    let cgroup = record.cgroup.as_deref().and_then(Cgroup::open);
+    let cgroup = cgroup.filter(|cgroup| cgroup.members().contains(&record.pid.cast_signed()));
+    let tree = Arc::new(Mutex::new(Tree::adopted(&record).in_cgroup(cgroup.clone())));
     let readers = launch.read_output(record.pid);
-    Ok(Process { main, printer: record.pid, record, place, tree, readers })
+    Ok(Process { main, printer: record.pid, record, place, cgroup, notified: None, tree, readers })
 }
 
 impl Process {
@@ -322,8 +336,9 @@ impl Process {
     ) -> Watched {
         let (address, tree) = (self.place.address(), self.tree.clone());
         let deadline = Instant::now() + launch.spec.ready.deadline;
+        let said = self.notified.as_ref().map(Notified::said);
         let readiness = async {
-            let verdict = readiness::wait(&launch.spec, &address, &tree, reporter).await;
+            let verdict = readiness::wait(&launch.spec, &launch.who, &address, said, &tree, reporter).await;
             if verdict == Verdict::Ready {
                 warm::warm(launch, &address, deadline, reporter).await;
             }
@@ -380,19 +395,24 @@ impl Process {
         // A socket has a path that nobody else was given.
         let port = match &self.place {
             Place::Port(port) if !passed => Some(port.address().port()),
-            Place::Port(_) | Place::Socket(_) => None,
+            Place::Port(_) | Place::Socket(_) | Place::Listener(_) => None,
         };
         let taken = match port {
             Some(port) => ask(&self.tree, move |tree| tree.who_listens(port)).await == Listener::Other,
             None => false,
         };
         kill(&self.tree).await;
+        let out_of_memory = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.out_of_memory() > 0);
         self.finish().await;
         let Identity { service, version, worker, .. } = &launch.who;
         let lines = launch.logs.tail(service, version, (*worker, self.printer), QUOTED_LINES);
         let how = match status {
             Ok(status) => launch::explain_exit(status, &launch.run),
             Err(error) => format!("ended, and its status cannot be read: {error}"),
+        };
+        let how = match out_of_memory {
+            true => format!("{how}; it needed more than its `cgroup.memory_max`"),
+            false => how,
         };
         match port {
             Some(port) if taken || lines.iter().any(|line| says_in_use(line)) => {
@@ -425,6 +445,9 @@ impl Process {
                 // Somebody outside the tree was handed the pipe.
                 reader.abort();
             }
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.remove_emptied().await;
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is done to one version: start, stop, restart, drain, scale (the supervisor), promote and rollback (the
 //! rule source).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -19,6 +20,9 @@ use crate::version::{CURRENT, PREVIOUS, ServiceName, VersionState};
 
 /// How long the answer to an accepted action waits for the first sign of it in the snapshot.
 const SIGN_WITHIN: Duration = Duration::from_millis(250);
+
+/// The longest that a promote or rollback waits for a version that it has woken; shorter than clients wait for an answer.
+const AWAKE_WITHIN: Duration = Duration::from_secs(20);
 
 type Named = Path<(String, String)>;
 type RestartAccepted = Result<(StatusCode, Json<types::Restarting>), ApiError>;
@@ -89,7 +93,7 @@ async fn act(state: &AdminState, (service, version): &(String, String), action: 
     }
     state.supervisor.ask(service.name.clone(), id.clone(), action).await?;
     until(&state.live, &service.name, SIGN_WITHIN, |now| {
-        now.registry.versions.get(&id).is_none_or(|v| !std::sync::Arc::ptr_eq(v, before))
+        now.registry.versions.get(&id).is_none_or(|v| !Arc::ptr_eq(v, before))
     })
     .await;
     let routing = state.live.load();
@@ -123,7 +127,8 @@ pub(super) async fn promote(
     let service = find(&routing, &service)?;
     let version = service.resolve(&version)?;
     if !flags.force() {
-        must_be_ready(version, &format!("promote {}", version.id))?;
+        let version = awake(&state, version).await;
+        must_be_ready(&version, &format!("promote {}", version.id))?;
     }
     let change = Change::Promote { version: version.id.to_string() };
     turn_current(&state, service.name.as_str(), change, who).await
@@ -144,7 +149,8 @@ pub(super) async fn rollback(
             ApiError::new(Kind::Refused, format!("`previous` is `{stored}`, and that version is not there"))
                 .hint("promote a version that is there: switchman versions")
         })?;
-        must_be_ready(version, "rollback")?;
+        let version = awake(&state, version).await;
+        must_be_ready(&version, "rollback")?;
     }
     turn_current(&state, service.name.as_str(), Change::Rollback, who).await
 }
@@ -163,6 +169,21 @@ async fn turn_current(
     let current = service.resolve(CURRENT)?;
     tracing::info!(service = %service.name, version = %current.id, "current changed");
     Ok(Json(view::version(service, current, Timestamp::now())))
+}
+
+/// A version as it is once it has been woken, if it sleeps: traffic is about to be turned to it.
+async fn awake(state: &AdminState, version: &Arc<registry::Version>) -> Arc<registry::Version> {
+    let Some(wake) = &version.wake else { return version.clone() };
+    wake.ring();
+    let within = wake.within.min(AWAKE_WITHIN);
+    // However that ends, it is looked at.
+    until(&state.live, &version.service, within, |now| {
+        now.registry.versions.get(&version.id).is_none_or(|version| version.wake.is_none())
+    })
+    .await;
+    let routing = state.live.load();
+    let now = routing.service(version.service.as_str()).and_then(|s| s.registry.versions.get(&version.id));
+    now.unwrap_or(version).clone()
 }
 
 /// Traffic must not be turned to a version that does not answer. `command` is what was asked for, as it is typed.

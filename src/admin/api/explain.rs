@@ -1,7 +1,7 @@
 //! From a request that somebody wrote down to what the rules in force make of it, down to the worker.
 
 use crate::admin::types;
-use crate::routing::{NoVersion, ServiceRouting, choose};
+use crate::routing::{Chosen, NoVersion, ServiceRouting, choose};
 use crate::rules::explain::{RouteExplanation, SplitExplanation};
 use crate::rules::request::PlainRequest;
 use crate::rules::table::Unavailable;
@@ -13,13 +13,16 @@ pub(super) fn explanation(service: &ServiceRouting, asked: types::Explain) -> ty
     let explained = table.explain(&request);
     let decision = table.decide(&request);
     let wanted = service.version(decision.to).ok();
-    let chosen = choose(service, &decision);
+    let chosen = choose(service, &decision, true);
+    let sleeps = matches!(chosen, Ok(Chosen::Asleep(..)));
+    let chosen = chosen.map(Chosen::version);
     let least_busy = chosen.ok().and_then(|v| v.ready.iter().min_by_key(|w| w.in_flight.now()));
     types::Explanation {
         service: service.name.to_string(),
         version: chosen.ok().map(|v| v.id.to_string()),
         worker: least_busy.map(|w| w.worker.0),
-        why: why(service, &explained, wanted.map(|v| v.id.as_str()), chosen.map(|v| v.id.as_str())),
+        why: why(service, &explained, wanted.map(|v| v.id.as_str()), chosen.map(|v| v.id.as_str()))
+            + if sleeps { "; it sleeps: the request wakes it and waits" } else { "" },
         to: explained.to,
         route: explained.route,
         unavailable: word(explained.unavailable).to_owned(),

@@ -49,7 +49,9 @@ pub(super) fn progress(goal: Goal, before: &Version, now: &Version, since_accept
         Goal::Stopped => now.state == VersionState::Stopped,
         Goal::Restarted => all_ready && !now.workers.iter().any(|w| is_old(w.pid)),
         // Nothing runs, and nothing was to be started: the number is for the next start.
-        Goal::Scaled(_) if before.state == VersionState::Stopped => now.state == VersionState::Stopped,
+        Goal::Scaled(_) if matches!(before.state, VersionState::Stopped | VersionState::Asleep) => {
+            now.state == before.state
+        }
         Goal::Scaled(workers) => all_ready && now.workers.len() == workers as usize,
     };
     if done {
@@ -130,6 +132,7 @@ mod tests {
         use WorkerState as W;
         let failed = |why: &str| Progress::Failed(why.into());
         let stopped = version(V::Stopped, None, &[]);
+        let asleep = version(V::Asleep, None, &[]);
         let broken = version(V::Failed, Some("exit 1"), &[]);
         let ready = version(V::Ready, None, &[(1, W::Ready), (2, W::Ready)]);
         let half = version(V::Ready, None, &[(3, W::Ready), (2, W::Ready)]);
@@ -174,6 +177,9 @@ mod tests {
                 failed("exit 1"),
             ),
             ("scale a stopped one", Goal::Scaled(2), &stopped, stopped.clone(), Progress::Done),
+            ("scale a sleeping one", Goal::Scaled(2), &asleep, asleep.clone(), Progress::Done),
+            ("start a sleeping one", Goal::Started, &asleep, starting.clone(), Progress::GoingOn),
+            ("stop a sleeping one", Goal::Stopped, &asleep, stopped.clone(), Progress::Done),
             ("scale up", Goal::Scaled(3), &ready, ready.clone(), Progress::GoingOn),
             (
                 "scale down",

@@ -27,6 +27,7 @@ fn version(id: &str, state: VersionState, arrived: i64) -> Version {
         reason: None,
         modified: false,
         workers: Vec::new(),
+        wake: None,
         ready: if state == VersionState::Ready { vec![worker] } else { Vec::new() },
         delivery: Arc::default(),
         counters: Arc::new(VersionCounters::new(1)),

@@ -12,7 +12,7 @@ use crate::version::VersionState::{Failed, Ready, Stopped};
 /// The version that answers `request`, or why none does.
 fn answers(service: &ServiceRouting, request: &PlainRequest) -> Result<String, NoVersion> {
     let decision = service.rules.table.decide(request);
-    choose(service, &decision).map(|v| v.id.to_string())
+    choose(service, &decision, true).map(|chosen| chosen.version().id.to_string())
 }
 
 const PIN: &str =

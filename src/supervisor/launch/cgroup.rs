@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use procfs::process::Process;
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,6 +25,10 @@ const WORKERS: &str = "workers";
 const SUPERVISOR: &str = "supervisor";
 /// The period that a share of the processors is measured over, in microseconds: the kernel's own default.
 const PERIOD: u64 = 100_000;
+/// The first pause before an emptied group is tried to be removed again; it doubles.
+const REMOVE_MIN: Duration = Duration::from_millis(1);
+/// The longest.
+const REMOVE_MAX: Duration = Duration::from_secs(1);
 
 /// Where groups of workers can be made.
 #[derive(Debug)]
@@ -73,23 +78,33 @@ impl Cgroups {
         Ok(Self { own })
     }
 
-    /// Hands the `wanted` controllers down to the groups of workers.
-    ///
-    /// # Errors
-    /// Those that cannot be had, and why.
-    pub(crate) fn control(&self, wanted: &[&str]) -> Result<(), Vec<(String, String)>> {
+    /// Removes the groups that switchmans which are gone have left empty.
+    pub(crate) fn sweep(&self) {
+        let entries = fs::read_dir(self.own.join(WORKERS)).into_iter().flatten().flatten();
+        for folder in entries.map(|entry| entry.path()) {
+            // The maker of one that is empty may be about to put a process there.
+            let maker =
+                folder.file_name().and_then(|name| name.to_str()?.rsplit('-').nth(1)?.parse::<u32>().ok());
+            if maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                Cgroup { folder }.remove();
+            }
+        }
+    }
+
+    /// Hands the `wanted` controllers down to the groups of workers. Answers with those that cannot be had, and why.
+    pub(crate) fn control<'a>(&self, wanted: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
         let available = fs::read_to_string(self.own.join("cgroup.controllers")).unwrap_or_default();
         let mut missing = Vec::new();
         for controller in wanted {
-            if !available.split_whitespace().any(|there| there == *controller) {
+            if !available.split_whitespace().any(|there| there == controller) {
                 let why = format!("{} does not have it", self.own.display());
-                missing.push(((*controller).to_owned(), why));
+                missing.push((controller.to_owned(), why));
             } else if let Err(error) = self.hand_down(controller) {
                 let why = format!("{} does not hand it down: {error}", self.own.display());
-                missing.push(((*controller).to_owned(), why));
+                missing.push((controller.to_owned(), why));
             }
         }
-        if missing.is_empty() { Ok(()) } else { Err(missing) }
+        missing
     }
 
     fn hand_down(&self, controller: &str) -> io::Result<()> {
@@ -128,7 +143,7 @@ impl Cgroups {
                 Ok(()) => {
                     let group = Cgroup { folder };
                     // It is nobody's yet: none is left behind where it cannot be limited.
-                    return group.limit(limits).inspect_err(|_| group.remove()).map(|()| group.clone());
+                    return group.limit(limits).inspect_err(|_| _ = group.remove()).map(|()| group.clone());
                 }
             }
         }
@@ -190,14 +205,25 @@ impl Cgroup {
         }
     }
 
-    /// Removes it; one that has processes stays.
-    pub(crate) fn remove(&self) {
+    /// Removes it; answers whether it is gone. One that has processes stays.
+    pub(crate) fn remove(&self) -> bool {
         for folder in self.with_below().iter().rev() {
-            if let Err(error) = fs::remove_dir(folder)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::debug!(folder = %folder.display(), %error, "a cgroup is not removed");
+            // One that is not empty, or gone already.
+            let _ = fs::remove_dir(folder);
+        }
+        !self.folder.exists()
+    }
+
+    /// Removes it once all of its processes are gone from /proc: they are in the group for a moment longer.
+    pub(crate) async fn remove_emptied(&self) {
+        let mut pause = REMOVE_MIN;
+        while !self.remove() && self.members().is_empty() {
+            if pause > REMOVE_MAX {
+                tracing::warn!(cgroup = %self.folder.display(), "it is empty, and cannot be removed");
+                return;
             }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
     }
 
@@ -273,7 +299,7 @@ mod tests {
         let group = cgroups.make("app-4f2a91c-0", &CgroupLimits::default()).unwrap();
         let other = cgroups.make("app-4f2a91c-0", &CgroupLimits::default()).unwrap();
         assert_ne!(other.path(), group.path());
-        other.remove();
+        assert!(other.remove());
         // It waits until it is in the group; then its child leaves its session, and itself ends.
         let mut child = start(
             &group,
@@ -285,17 +311,15 @@ mod tests {
         child.wait().unwrap();
         wait_until("the sleep is alone", || group.members().len() == 1);
         assert_ne!(group.members(), [child.id().cast_signed()]);
-        group.remove();
+        assert!(!group.remove());
         assert!(Cgroup::open(group.path()).is_some(), "one with processes stays");
 
         let again = Cgroup::open(group.path()).unwrap();
         again.kill().unwrap();
         wait_until("nobody is left", || again.members().is_empty());
         // What is left of an ended process is gone a moment after it is in no list any more.
-        wait_until("it is removed", || {
-            again.remove();
-            Cgroup::open(group.path()).is_none()
-        });
+        wait_until("it is removed", || again.remove());
+        assert!(Cgroup::open(group.path()).is_none());
         again.kill().unwrap();
         assert_eq!((again.members(), again.out_of_memory()), (vec![], 0), "it is gone: nobody is in it");
     }
@@ -310,16 +334,25 @@ mod tests {
         assert_eq!(group.members(), [child.id().cast_signed()]);
         group.kill().unwrap();
         child.wait().unwrap();
-        wait_until("it is removed", || {
-            group.remove();
-            Cgroup::open(group.path()).is_none()
-        });
+        wait_until("it is removed", || group.remove());
+    }
+
+    #[test]
+    fn what_a_switchman_that_is_gone_has_left_is_swept_away() {
+        let Some(cgroups) = cgroups() else { return };
+        let own = cgroups.make("app-4f2a91c-2", &CgroupLimits::default()).unwrap();
+        // No process has this number.
+        let left = own.folder.with_file_name("app-4f2a91c-2-4194305-1");
+        fs::create_dir(&left).unwrap();
+        cgroups.sweep();
+        assert!(!left.exists() && own.folder.exists());
+        assert!(own.remove());
     }
 
     #[test]
     fn a_controller_that_is_not_there_is_named() {
         let Some(cgroups) = cgroups() else { return };
-        let missing = cgroups.control(&["no-such-controller"]).unwrap_err();
+        let missing = cgroups.control(["no-such-controller"].into_iter());
         assert_eq!(missing[0].0, "no-such-controller");
         assert!(missing[0].1.contains("does not have it"), "{missing:?}");
     }

@@ -1,19 +1,32 @@
-//! How a worker's process is started, and in words: why it could not be, and how it ended.
+//! How a worker's process is started: what it is given, and what it does to itself before it becomes the worker.
+//!
+//! ```text
+//! RunSpec, Identity --Outfit::prepare--> place, cgroup, notify socket
+//!                    --command--> environment + Plan --fork--> child: Plan --exec--> the worker
+//! ```
 
 pub(crate) mod cgroup;
+pub(crate) mod check;
+mod child;
+pub(crate) mod environment;
+mod explain;
+pub(crate) mod reach;
 
-use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 
+use rustix::process::{Gid, Uid};
 use tokio::process::Command;
 
-use crate::config::{RunCommand, RunSpec};
+use super::notify::NotifySocket;
+use super::place::{Place, Places};
+use crate::config::{Account, Isolation, ReadyCheck, Resource, Rlimit, RunCommand, RunSpec};
 use crate::registry::Address;
 use crate::version::{ServiceName, VersionId, WorkerId};
+use cgroup::{Cgroup, Cgroups};
+use child::Plan;
+pub(crate) use explain::{explain_exit, explain_spawn};
 
 /// What a worker is told about itself.
 #[derive(Debug, Clone)]
@@ -27,19 +40,125 @@ pub(crate) struct Identity {
     pub(crate) pidfile: PathBuf,
 }
 
-/// The command of one worker: in its own process group, without input. Where its output goes is up
-/// to whoever starts it.
-pub(crate) fn command(run: &RunCommand, spec: &RunSpec, who: &Identity, address: &Address) -> Command {
-    // What it is not given it must not find in switchman's own environment either. HOST holds for both: an
-    // application that does not know SOCKET must not open a port to everybody.
-    let (ip, place, given, absent) = match address {
-        Address::Tcp(address) => (address.ip(), address.port().to_string().into(), "PORT", "SOCKET"),
-        Address::Unix(path) => (IpAddr::V4(Ipv4Addr::LOCALHOST), OsString::from(path), "SOCKET", "PORT"),
-    };
+/// What one process is given, held until nothing of it is left.
+#[derive(Debug)]
+pub(crate) struct Outfit {
+    /// Where it listens.
+    pub(crate) place: Place,
+    /// Its control group, where there can be one.
+    pub(crate) cgroup: Option<Cgroup>,
+    /// Where it says that it is ready, if it is to.
+    pub(crate) notify: Option<NotifySocket>,
+}
+
+impl Outfit {
+    /// Gets everything ready that a process of `who` needs; or says why it cannot be.
+    pub(crate) fn prepare(
+        spec: &RunSpec,
+        who: &Identity,
+        places: &Places,
+        cgroups: Option<&Cgroups>,
+    ) -> Result<Self, String> {
+        let account = spec.isolation.account.as_ref();
+        if let Some(folder) = who.pidfile.parent() {
+            let made = run_folder(folder, account);
+            made.map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
+        }
+        let seat = (who.service.clone(), who.version.clone(), who.worker);
+        let place = places.pick(spec.upstream, seat, account).map_err(|e| e.to_string())?;
+        let notify = match spec.ready.check {
+            ReadyCheck::Notify => {
+                let guard = places.pick_for_notify(account).map_err(|e| e.to_string())?;
+                let socket = NotifySocket::bind(guard, account);
+                Some(socket.map_err(|e| format!("no socket for its notifications can be opened: {e}"))?)
+            }
+            _ => None,
+        };
+        let cgroup = cgroups.and_then(|cgroups| {
+            let name = format!("{}-{}-{}", who.service, who.version, who.worker);
+            let made = cgroups.make(&name, &spec.isolation.cgroup);
+            // It does its work without one; what it leaves behind is found in other ways.
+            made.inspect_err(
+                |error| tracing::error!(%error, worker = name, "it has no cgroup, and no limits of one"),
+            )
+            .ok()
+        });
+        Ok(Self { place, cgroup, notify })
+    }
+
+    /// Undoes what would stay: no process was started.
+    pub(crate) fn discard(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
+        }
+    }
+}
+
+/// The folder of a version's pid files. Records of ours lie there too: only what a worker makes itself is its own.
+fn run_folder(folder: &Path, account: Option<&Account>) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let Some(account) = account else { return Ok(()) };
+    if let Some(service) = folder.parent() {
+        reach::pass(service)?;
+    }
+    reach::share(folder, account)
+}
+
+/// The command of one worker: in its own process group, without input. Where its output goes is up to whoever starts
+/// it.
+///
+/// # Errors
+/// A part of it has a NUL character in it, or its socket or control group cannot be opened.
+pub(crate) fn command(
+    run: &RunCommand,
+    spec: &RunSpec,
+    who: &Identity,
+    outfit: &Outfit,
+) -> io::Result<Command> {
+    let address = outfit.place.address();
+    let mut command = basis(run, spec, who, Some(&address));
+    if let Some(notify) = &outfit.notify {
+        command.env("NOTIFY_SOCKET", notify.path());
+    }
+    let listener = outfit.place.inherited()?;
+    if listener.is_some() {
+        command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http");
+    }
+    let cgroup = outfit.cgroup.as_ref().map(Cgroup::door).transpose()?;
+    child::prepare(&mut command, Plan { cgroup, listener, ..plan(&spec.isolation) })?;
+    Ok(command)
+}
+
+/// A command that is run beside the workers of a version, with their environment, rights and limits; `address` is that
+/// of the worker it is about.
+///
+/// # Errors
+/// A part of it has a NUL character in it.
+pub(crate) fn beside(
+    run: &RunCommand,
+    spec: &RunSpec,
+    who: &Identity,
+    address: Option<&Address>,
+) -> io::Result<Command> {
+    let mut command = basis(run, spec, who, address);
+    confine(&mut command, &spec.isolation)?;
+    Ok(command)
+}
+
+/// Makes what `command` starts run as whom and within which limits a service says. Call when the command is complete.
+///
+/// # Errors
+/// A part of it has a NUL character in it.
+pub(crate) fn confine(command: &mut Command, isolation: &Isolation) -> io::Result<()> {
+    child::prepare(command, plan(isolation))
+}
+
+/// A command in a version's folder: with its environment, in its own process group, without input.
+fn basis(run: &RunCommand, spec: &RunSpec, who: &Identity, address: Option<&Address>) -> Command {
     let mut command = match run {
         RunCommand::Shell(text) => {
             let mut command = Command::new("sh");
-            command.args(["-c", text, "sh"]).arg(&place).arg(&who.pidfile);
+            command.args(["-c", text, "sh"]).arg(environment::place(address)).arg(&who.pidfile);
             command
         }
         RunCommand::Exec(words) => {
@@ -48,134 +167,50 @@ pub(crate) fn command(run: &RunCommand, spec: &RunSpec, who: &Identity, address:
             command
         }
     };
-    command
-        .current_dir(&who.folder)
-        .envs(&spec.env)
-        .env(given, &place)
-        .env_remove(absent)
-        .env("HOST", ip.to_string())
-        .env("COMMIT", who.version.as_str())
-        .env("SWITCHMAN_SERVICE", who.service.as_str())
-        .env("SWITCHMAN_VERSION", who.version.as_str())
-        .env("SWITCHMAN_WORKER", who.worker.to_string())
-        .env("PIDFILE", &who.pidfile)
-        .stdin(Stdio::null())
-        .process_group(0);
+    environment::give(&mut command, spec, who, address);
+    command.current_dir(&who.folder).stdin(Stdio::null()).process_group(0);
     command
 }
 
-/// Why the process could not be started.
-pub(crate) fn explain_spawn(error: &io::Error, run: &RunCommand, folder: &Path) -> String {
-    if !folder.is_dir() {
-        return format!("its folder {} is not there", folder.display());
-    }
-    let program = match run {
-        RunCommand::Shell(_) => "sh",
-        RunCommand::Exec(words) => words.first().map_or("", String::as_str),
+/// What a process does to itself for the sake of these settings.
+fn plan(isolation: &Isolation) -> Plan {
+    let account = isolation.account.as_ref().map(|account| {
+        let groups = account.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        (groups, Gid::from_raw(account.gid), Uid::from_raw(account.uid))
+    });
+    let limit = |limit: &Rlimit| {
+        (resource(limit.resource), rustix::process::Rlimit { current: limit.soft, maximum: limit.hard })
     };
-    match error.kind() {
-        io::ErrorKind::NotFound if program.contains('/') => format!(
-            "`{program}` was not found in {}; hint: correct `run`, or upload the file (a script \
-             whose `#!` interpreter is missing looks the same)",
-            folder.display()
-        ),
-        io::ErrorKind::NotFound => {
-            format!("`{program}` was not found in PATH; hint: install it, or write its whole path in `run`")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("`{program}` may not be executed; hint: chmod +x {program}")
-        }
-        _ => format!("`{program}`: {error}"),
+    Plan {
+        cgroup: None,
+        oom_score_adj: isolation.oom_score_adj.map(|score| score.to_string()),
+        nice: isolation.nice,
+        rlimits: isolation.rlimits.iter().map(limit).collect(),
+        umask: isolation.umask,
+        account,
+        no_new_privs: isolation.no_new_privs,
+        listener: None,
     }
 }
 
-/// How a process ended; without a status it was not our child.
-pub(crate) fn explain_exit(status: Option<ExitStatus>, run: &RunCommand) -> String {
-    let Some(status) = status else {
-        return "ended; its exit status went to whoever had adopted it".to_owned();
-    };
-    let shell = matches!(run, RunCommand::Shell(_));
-    match (status.code(), status.signal()) {
-        (Some(127), _) if shell => {
-            "exited with status 127: the shell did not find a command of `run`; hint: install it, or write its whole path"
-                .to_owned()
-        }
-        (Some(126), _) if shell => {
-            "exited with status 126: a command of `run` may not be executed; hint: chmod +x it".to_owned()
-        }
-        (Some(0), _) => {
-            "exited with status 0; hint: `run` must stay in the foreground (no `&` at its end), or, if it is a daemon, \
-             write its number to the file $PIDFILE"
-                .to_owned()
-        }
-        (Some(code), _) => format!("exited with status {code}"),
-        (None, Some(signal)) => match signal_name(signal) {
-            Some(name) => format!("was ended by signal {signal} ({name})"),
-            None => format!("was ended by signal {signal}"),
-        },
-        (None, None) => format!("ended: {status}"),
-    }
-}
-
-fn signal_name(signal: i32) -> Option<&'static str> {
-    Some(match signal {
-        1 => "HUP",
-        2 => "INT",
-        3 => "QUIT",
-        4 => "ILL",
-        6 => "ABRT",
-        7 => "BUS",
-        8 => "FPE",
-        9 => "KILL: somebody or the kernel's out-of-memory killer",
-        11 => "SEGV",
-        13 => "PIPE",
-        14 => "ALRM",
-        15 => "TERM",
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_exit_is_told_in_words_with_a_hint_where_there_is_one() {
-        let shell = RunCommand::Shell("x".into());
-        let exec = RunCommand::Exec(vec!["x".into()]);
-        let code = |code: i32| ExitStatus::from_raw(code << 8);
-        for (status, run, words) in [
-            (Some(code(1)), &shell, "exited with status 1"),
-            (Some(code(0)), &shell, "must stay in the foreground"),
-            (Some(code(127)), &shell, "the shell did not find a command"),
-            (Some(code(126)), &shell, "chmod +x"),
-            (Some(code(127)), &exec, "exited with status 127"),
-            (Some(ExitStatus::from_raw(9)), &shell, "signal 9 (KILL"),
-            (Some(ExitStatus::from_raw(11)), &exec, "signal 11 (SEGV)"),
-            (Some(ExitStatus::from_raw(34)), &exec, "signal 34"),
-            (None, &shell, "its exit status went to whoever had adopted it"),
-        ] {
-            let said = explain_exit(status, run);
-            assert!(said.contains(words), "{said}");
-        }
-        assert!(!explain_exit(Some(code(127)), &exec).contains("shell"));
-    }
-
-    #[test]
-    fn a_start_that_fails_names_what_is_missing() {
-        let folder = tempfile::tempdir().unwrap();
-        let exec = |word: &str| RunCommand::Exec(vec![word.to_owned()]);
-        let not_found = io::Error::from(io::ErrorKind::NotFound);
-        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        let gone = folder.path().join("gone");
-        for (error, run, folder, words) in [
-            (&not_found, exec("nodee"), folder.path(), "`nodee` was not found in PATH; hint"),
-            (&not_found, exec("./server"), folder.path(), "`./server` was not found in /"),
-            (&denied, exec("./server"), folder.path(), "hint: chmod +x ./server"),
-            (&not_found, exec("node"), gone.as_path(), "is not there"),
-        ] {
-            let said = explain_spawn(error, &run, folder);
-            assert!(said.contains(words), "{said}");
-        }
+fn resource(resource: Resource) -> rustix::process::Resource {
+    use rustix::process::Resource as Kernel;
+    match resource {
+        Resource::As => Kernel::As,
+        Resource::Core => Kernel::Core,
+        Resource::Cpu => Kernel::Cpu,
+        Resource::Data => Kernel::Data,
+        Resource::Fsize => Kernel::Fsize,
+        Resource::Locks => Kernel::Locks,
+        Resource::Memlock => Kernel::Memlock,
+        Resource::Msgqueue => Kernel::Msgqueue,
+        Resource::Nice => Kernel::Nice,
+        Resource::Nofile => Kernel::Nofile,
+        Resource::Nproc => Kernel::Nproc,
+        Resource::Rss => Kernel::Rss,
+        Resource::Rtprio => Kernel::Rtprio,
+        Resource::Rttime => Kernel::Rttime,
+        Resource::Sigpending => Kernel::Sigpending,
+        Resource::Stack => Kernel::Stack,
     }
 }

@@ -19,6 +19,15 @@ pub(crate) enum Event {
         /// From 1.
         workers: u32,
     },
+    /// It is to run; something must be done first.
+    Prepare,
+    /// A request came for it while it slept: start, with this many workers, before others that wait for their turn.
+    Wake {
+        /// From 1.
+        workers: u32,
+    },
+    /// It is to drain and stop until the next request comes.
+    Sleep,
     /// It is to run this many workers, and an earlier switchman has left these processes of it.
     Adopt {
         /// From 1.

@@ -6,6 +6,8 @@
 //!         crash loop, or |  +----- every worker lost ---+
 //!      the first deadline v
 //!                      failed
+//!
+//!  ready --Sleep--> draining --> asleep --Wake, Start--> starting; Prepare: starting, without a process yet
 //! ```
 //!
 //! [`Lifecycle::step`] takes one [`Event`] and the time and answers with [`Effect`]s; it does no I/O. It first
@@ -68,7 +70,9 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     Arrive,
+    Prepare,
     Run,
+    Sleep,
     Stop,
     Retire,
     Fail,
@@ -93,6 +97,8 @@ pub(crate) struct Lifecycle {
     last_process: u64,
     last_timer: u64,
     round: u64,
+    /// Somebody waits for it.
+    woken: bool,
     /// All workers were ready once since it was started.
     was_ready: bool,
     failures: crash::Failures,
@@ -111,6 +117,7 @@ impl Lifecycle {
             last_process: 0,
             last_timer: 0,
             round: 0,
+            woken: false,
             was_ready: false,
             failures: crash::Failures::default(),
             reason: None,
@@ -121,10 +128,11 @@ impl Lifecycle {
     pub(crate) fn state(&self) -> VersionState {
         let running = !self.processes.is_empty();
         match self.goal {
-            Goal::Arrive | Goal::Stop | Goal::Retire if running => VersionState::Draining,
+            Goal::Arrive | Goal::Sleep | Goal::Stop | Goal::Retire if running => VersionState::Draining,
             Goal::Arrive => VersionState::Arriving,
             Goal::Run if self.was_ready && self.any_ready() => VersionState::Ready,
-            Goal::Run => VersionState::Starting,
+            Goal::Prepare | Goal::Run => VersionState::Starting,
+            Goal::Sleep => VersionState::Asleep,
             Goal::Stop => VersionState::Stopped,
             Goal::Retire => VersionState::Gone,
             Goal::Fail => VersionState::Failed,
@@ -138,7 +146,17 @@ impl Lifecycle {
 
     /// Whether it is to run.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.goal == Goal::Run
+        matches!(self.goal, Goal::Prepare | Goal::Run)
+    }
+
+    /// Whether something must be done before it runs.
+    pub(crate) fn is_preparing(&self) -> bool {
+        self.goal == Goal::Prepare
+    }
+
+    /// Whether it sleeps, or is about to.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.goal == Goal::Sleep
     }
 
     /// Whether its folder is gone and it is on its way out.
@@ -208,6 +226,15 @@ impl Lifecycle {
             Event::Arrive => {}
             Event::Start { workers } if self.goal != Goal::Run => self.start_afresh(workers),
             Event::Start { .. } => {}
+            Event::Prepare if self.goal != Goal::Run => self.want(Goal::Prepare, None),
+            Event::Prepare => {}
+            Event::Wake { workers } if self.goal == Goal::Sleep => {
+                self.start_afresh(workers);
+                self.woken = true;
+            }
+            Event::Wake { .. } => {}
+            Event::Sleep if matches!(self.goal, Goal::Arrive | Goal::Run) => self.want(Goal::Sleep, None),
+            Event::Sleep => {}
             Event::Adopt { workers, was_ready, processes } => self.adopt(workers, was_ready, processes),
             Event::Stop if self.goal == Goal::Retire => {}
             Event::Stop => self.want(Goal::Stop, None),
@@ -281,6 +308,7 @@ impl Lifecycle {
         self.want(Goal::Run, None);
         self.workers = workers;
         self.round += 1;
+        self.woken = false;
         self.was_ready = false;
         self.failures = crash::Failures::default();
         self.slots.values_mut().for_each(|slot| *slot = Slot::default());

@@ -61,7 +61,7 @@ impl Lifecycle {
         let (phase, round) = (Phase::Starting, self.round);
         let new = Process { worker, phase, round, wanted: true, ready_since: None, unwell: false };
         self.processes.insert(process, new);
-        effects.push(Effect::Start { process, worker, urgent: self.was_ready });
+        effects.push(Effect::Start { process, worker, urgent: self.was_ready || self.woken });
     }
 
     pub(super) fn terminate(&mut self, process: ProcessId, effects: &mut Vec<Effect>) {

@@ -66,6 +66,8 @@ impl World {
             services: configured.iter().map(|n| (n.clone(), service(folder.path(), n))).collect(),
             threads: 1,
             state: state.clone(),
+            etcd: None,
+            node: "host-a".to_owned(),
             alone: CancellationToken::new(),
         };
         let (changes, changed) = mpsc::channel(16);
@@ -283,6 +285,7 @@ pub(crate) fn version(service: &str, id: &str, state: VersionState) -> registry:
         reason: None,
         modified: false,
         workers,
+        wake: None,
         ready,
         delivery: Arc::default(),
         counters: Arc::new(VersionCounters::new(1)),

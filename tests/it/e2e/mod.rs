@@ -10,6 +10,7 @@ mod docs;
 mod deploy;
 mod faults;
 mod grpc;
+mod keep;
 mod promote;
 mod rules;
 mod streams;

@@ -146,6 +146,7 @@ impl Rig {
                 reason: None,
                 modified: false,
                 workers: Vec::new(),
+                wake: None,
                 ready: ready.clone(),
                 delivery: self.delivery.clone(),
                 counters: self.counters.clone(),

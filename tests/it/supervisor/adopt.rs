@@ -43,7 +43,7 @@ async fn workers_go_on_under_the_next_supervisor_as_they_are() {
         let world = World::new(RunSpec { workers: 2, upstream, ..spec() });
         let serve = match upstream {
             UpstreamAt::Port => SERVE,
-            UpstreamAt::Unix => {
+            UpstreamAt::Unix | UpstreamAt::Inherit => {
                 "exec python3 -c '
 import http.server, os, socketserver
 class Handler(http.server.SimpleHTTPRequestHandler):

@@ -3,9 +3,17 @@
 //! Every version is run as `sh ./run.sh`, so that each test writes the program it needs into the version's folder.
 
 mod adopt;
-mod faults;
+mod autoscale;
 mod daemons;
+mod faults;
+mod hooks;
+mod inherit;
+mod isolation;
 mod life;
+mod notify;
+mod retention;
+mod sleep;
+mod starts;
 mod stop;
 mod unix;
 
@@ -83,6 +91,7 @@ struct World {
     root: Arc<Root>,
     state: Arc<TempDir>,
     spec: RunSpec,
+    upkeep: Upkeep,
     handle: SupervisorHandle,
     task: JoinHandle<()>,
     changes: mpsc::Sender<VersionChange>,
@@ -127,6 +136,21 @@ impl World {
 
     /// Likewise, with these aliases from the beginning.
     fn over_with(root: Arc<Root>, state: Arc<TempDir>, spec: RunSpec, aliases: &[(&str, &str)]) -> Self {
+        Self::with(root, state, spec, Upkeep::default(), aliases)
+    }
+
+    /// A new one with this upkeep of its versions.
+    fn keeping(upkeep: Upkeep, spec: RunSpec) -> Self {
+        Self::with(Root::new(), Arc::new(TempDir::new().unwrap()), spec, upkeep, &[])
+    }
+
+    fn with(
+        root: Arc<Root>,
+        state: Arc<TempDir>,
+        spec: RunSpec,
+        upkeep: Upkeep,
+        aliases: &[(&str, &str)],
+    ) -> Self {
         let service = Service {
             root: root.path().to_owned(),
             hosts: Vec::new(),
@@ -136,7 +160,7 @@ impl World {
             promote: Promote::Manual,
             rules: RulesAt::File(root.path().join("rules.yaml")),
             delivery: Arc::default(),
-            upkeep: Upkeep::default(),
+            upkeep: upkeep.clone(),
             run: spec.clone(),
         };
         let app = ServiceName::from(APP);
@@ -144,6 +168,8 @@ impl World {
             services: BTreeMap::from([(app.clone(), service)]),
             threads: 2,
             state: state.path().to_owned(),
+            etcd: None,
+            node: "host-a".to_owned(),
             alone: CancellationToken::new(),
             max_workers_starting: 8,
         };
@@ -156,19 +182,19 @@ impl World {
         tokio::spawn(routing::run(live.clone(), registry.clone(), readers, hosts));
         let (changes, changed) = mpsc::channel(64);
         let (handle, task) = supervisor::spawn(settings, writer, changed, live.clone());
-        Self { root, state, spec, handle, task, changes, registry, rules, live }
+        Self { root, state, spec, upkeep, handle, task, changes, registry, rules, live }
     }
 
     /// Ends this supervisor, and starts another one over the same folders.
     async fn restarted(self) -> Self {
         self.end().await;
-        Self::over(self.root, self.state, self.spec)
+        Self::with(self.root, self.state, self.spec, self.upkeep, &[])
     }
 
     /// This supervisor leaves its workers, and another one over the same folders goes on.
     async fn succeeded(self) -> Self {
         self.handle.leave().await;
-        Self::over(self.root, self.state, self.spec)
+        Self::with(self.root, self.state, self.spec, self.upkeep, &[])
     }
 
     async fn end(&self) {
