@@ -108,6 +108,11 @@ pub enum ChangeKind {
     Root(Option<String>),
 }
 
+/// Text with names of files in it, as it can be shown: one with a line break in it must not look like another line.
+fn in_one_line(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
 /// Files that are named where many have changed.
 const NAMED_MAX: usize = 5;
 
@@ -126,8 +131,7 @@ impl Modification {
     fn new(differences: &[inventory::Difference<'_>], at: SystemTime) -> Self {
         let name = |difference: &inventory::Difference<'_>| {
             let gone = if difference.at.is_none() { " (gone)" } else { "" };
-            // A name with a line break in it must not look like another line.
-            format!("{}{gone}", difference.path.display()).replace(char::is_control, "?")
+            in_one_line(&format!("{}{gone}", difference.path.display()))
         };
         let files = differences.iter().take(NAMED_MAX).map(name).collect();
         Self { files, others: differences.len() > NAMED_MAX, at }

@@ -1,7 +1,8 @@
 //! The last look at a folder that would count as complete: what speaks against it.
 //!
 //! Asked in this order, the cheapest first: is the marker there, does anybody still write, are the checksums right,
-//! and has nothing changed meanwhile.
+//! and has nothing changed meanwhile. Checksums that were right are not asked for again while the files are the same:
+//! a start of switchman must not have to read every version.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,16 +53,26 @@ pub struct Proven {
     pub proof: Proof,
 }
 
-/// Proves or refutes that `folder` is complete; `marker` is the file that comes last. Blocks for as long as it takes
-/// to read all files, where there are checksums.
-pub(crate) fn prove(folder: &Path, marker: Option<&PathBuf>, claim: &Claim) -> Proven {
+/// Proves or refutes that `folder` is complete; `marker` is the file that comes last, `before` are the files as they
+/// were when it was complete once. Blocks for as long as it takes to read all files, where there are checksums.
+pub(crate) fn prove(
+    folder: &Path,
+    marker: Option<&PathBuf>,
+    before: Option<&Inventory>,
+    claim: &Claim,
+) -> Proven {
     let begun = Instant::now();
-    let proof = refute(folder, marker, claim).unwrap_or_else(|| again(folder, claim));
+    let proof = refute(folder, marker, before, claim).unwrap_or_else(|| again(folder, claim));
     let at = Instant::now();
     Proven { at, took: at - begun, proof }
 }
 
-fn refute(folder: &Path, marker: Option<&PathBuf>, claim: &Claim) -> Option<Proof> {
+fn refute(
+    folder: &Path,
+    marker: Option<&PathBuf>,
+    before: Option<&Inventory>,
+    claim: &Claim,
+) -> Option<Proof> {
     if let Some(marker) = marker
         && !folder.join(marker).is_file()
     {
@@ -71,7 +82,9 @@ fn refute(folder: &Path, marker: Option<&PathBuf>, claim: &Claim) -> Option<Proo
     if let Some(writer) = writer(folder, who) {
         return Some(Proof::Unfinished(Unfinished::Open(writer)));
     }
-    marker.and_then(|marker| sums::check(folder, marker).err()).map(Proof::Broken)
+    let same = before.is_some_and(|before| before.compare(&claim.seen.inventory).0.is_empty());
+    let marker = marker.filter(|_| !same)?;
+    sums::check(folder, marker).err().map(Proof::Broken)
 }
 
 /// A writer that was done before `/proc` was read may have written after the look.
@@ -102,7 +115,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let marker = PathBuf::from("manifest.sha256");
-        let prove = |claim: &Claim| prove(folder, Some(&marker), claim).proof;
+        let prove = |claim: &Claim| prove(folder, Some(&marker), None, claim).proof;
         fs::write(folder.join("a"), "").unwrap();
         assert_eq!(prove(&claim(folder)), Proof::Unfinished(Unfinished::Awaits(marker.clone())));
 
@@ -118,6 +131,16 @@ mod tests {
         fs::write(folder.join(&marker), format!("{sum}  a\n")).unwrap();
         assert_eq!(prove(&before), Proof::Changed);
         let Proof::Complete { files, .. } = prove(&claim(folder)) else { panic!("it is complete") };
+
+        let after =
+            |before: &Inventory| super::prove(folder, Some(&marker), Some(before), &claim(folder)).proof;
+        assert!(matches!(after(&files), Proof::Complete { .. }));
+        fs::write(folder.join("a"), "x").unwrap();
+        assert!(matches!(after(&files), Proof::Broken(_)), "it changed while nobody looked");
+        let kept = manifest::look(folder).manifest.inventory;
+        assert!(matches!(after(&kept), Proof::Complete { .. }), "the same files are not read again");
+        fs::write(folder.join("a"), "").unwrap();
+        let Proof::Complete { files, .. } = prove(&claim(folder)) else { panic!("it is complete again") };
 
         // Once it runs, what comes beside its files does not count; what becomes of them does.
         let runs = Some(files);

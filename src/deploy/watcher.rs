@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::check::check;
 use super::kept::Kept;
 use super::manifest::look;
-use super::proof::{Proof, Proven, prove};
+use super::proof::{Proof, prove};
 use super::scan::{Folder, Listing, RootError, scan};
 use super::tracker::{Due, Policy, Seen, Step, Task, Tracker};
 use super::{ChangeKind, VersionChange, restart_file};
@@ -240,22 +240,22 @@ fn see(spec: &WatchSpec, kept: &Kept, due: &Due) -> Seen {
         Task::Look => Seen::Look(look(path)),
         Task::Check(files) => Seen::Check(check(path, files)),
         Task::Prove(claim) => {
-            let proven = prove(path, spec.complete_when.as_ref(), claim);
-            Seen::Proof(if claim.runs.is_some() { proven } else { with_kept(kept, *identity, proven) })
+            let marker = spec.complete_when.as_ref();
+            if claim.runs.is_some() {
+                return Seen::Proof(prove(path, marker, None, claim));
+            }
+            let before = kept.load(*identity);
+            let mut proven = prove(path, marker, before.as_ref(), claim);
+            if let Proof::Complete { files, .. } = &mut proven.proof {
+                match before {
+                    // What the application has written beside the files that it had then is none of them.
+                    Some(before) => *files = Arc::new(before),
+                    None => kept.store(*identity, files),
+                }
+            }
+            Seen::Proof(proven)
         }
     }
-}
-
-/// A folder that had settled before switchman was started keeps the files that it had then: what the application has
-/// written beside them is not taken for theirs.
-fn with_kept(kept: &Kept, identity: (u64, u64), mut proven: Proven) -> Proven {
-    if let Proof::Complete { files, .. } = &mut proven.proof {
-        match kept.load(identity) {
-            Some(then) => *files = Arc::new(then),
-            None => kept.store(identity, files),
-        }
-    }
-    proven
 }
 
 async fn until(at: Option<Instant>) {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::managed::{Folder, Managed};
 use super::memory::Mark;
@@ -151,6 +152,7 @@ impl Supervisor {
         if !runs {
             version.followed = None;
         }
+        version.files.started(SystemTime::now());
         match self.read_spec(key) {
             Ok(workers) if runs || !self.prepare_first(key) => {
                 self.step(key, lifecycle::Event::Start { workers });
@@ -163,10 +165,11 @@ impl Supervisor {
     /// Replaces the workers of a version one at a time; if its settings are wrong nothing happens.
     pub(super) fn restart(&mut self, key: &Key) -> Result<(), String> {
         let workers = self.read_spec(key)?;
-        if let Some(version) = self.version(key)
-            && version.folder == Folder::Replaced
-        {
-            version.folder = Folder::There;
+        if let Some(version) = self.version(key) {
+            version.files.started(SystemTime::now());
+            if version.folder == Folder::Replaced {
+                version.folder = Folder::There;
+            }
         }
         if !self.prepare_first(key) {
             self.step(key, lifecycle::Event::Restart { workers });
@@ -187,7 +190,6 @@ impl Supervisor {
         version.followed = spec.scale.and(version.followed);
         version.life.set_order(spec.life.restart);
         version.spec = Arc::new(spec);
-        version.files.started(std::time::SystemTime::now());
         Ok(version.workers())
     }
 }

@@ -67,11 +67,12 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_process_is_seen_with_its_status_where_it_is_our_child() {
         for (script, code, signal) in [("exit 7", Some(7), None), ("kill -9 $$", None, Some(9))] {
-            let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
             let mut known = MainProcess::known(open(child.id()).unwrap()).unwrap();
             let status = known.wait().await.unwrap().unwrap();
             assert_eq!((status.code(), status.signal()), (code, signal));
             assert_eq!(known.wait().await.unwrap(), None, "it was reaped");
+            assert!(child.wait().is_err(), "likewise");
         }
         // The outer shell is the parent of what sleeps.
         let script = "sleep 1000 & echo $!; wait";

@@ -19,6 +19,7 @@ mod adopt;
 mod answer;
 mod autoscale;
 mod effects;
+mod ending;
 mod fingerprint;
 mod files;
 mod folder;

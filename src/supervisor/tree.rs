@@ -2,9 +2,10 @@
 //!
 //! A process belongs to the tree of a worker if it is the worker's process, is in its process group or session,
 //! descends from a member, is in its control group, was seen as a member before, or is an orphan that carries the
-//! worker's [`Mark`]: that finds what was daemonized where there are no control groups. Orphans of what this switchman
-//! has started come to it (it is the subreaper); those of a worker that it has adopted went to init, so there every
-//! process of the machine is looked at. Reading `/proc` blocks for some milliseconds: call from `spawn_blocking`.
+//! worker's [`Mark`]: that finds what was daemonized where there are no control groups. One that has overwritten its
+//! environment is found if it is what `PIDFILE` names. Orphans of what this switchman has started come to it (it is
+//! the subreaper); those of a worker that it has adopted went to init, so there every process of the machine is looked
+//! at. Reading `/proc` blocks for some milliseconds: call from `spawn_blocking`.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -24,6 +25,8 @@ use super::record::{self, Record};
 pub(crate) struct Tree {
     root: i32,
     root_started: Option<u64>,
+    /// The user that the root runs as.
+    owner: Option<u32>,
     mark: Mark,
     /// Its control group, where it has one.
     cgroup: Option<Cgroup>,
@@ -47,6 +50,11 @@ impl Mark {
     /// Of the worker with this `PIDFILE`.
     pub(crate) fn new(pidfile: &Path) -> Self {
         Self { pidfile: pidfile.to_owned(), outputs: pipes::paths(pidfile) }
+    }
+
+    /// The process that `PIDFILE` names now.
+    pub(crate) fn named(&self) -> Option<u32> {
+        std::fs::read_to_string(&self.pidfile).ok()?.trim().parse().ok()
     }
 
     /// Whether a process carries it; none if that cannot be told: the process is gone, may not be looked into (another
@@ -83,6 +91,7 @@ impl Tree {
         Self {
             root: root.cast_signed(),
             root_started,
+            owner: owner(root.cast_signed()),
             mark: Mark::new(pidfile),
             cgroup: None,
             seen: HashMap::new(),
@@ -106,6 +115,17 @@ impl Tree {
     pub(crate) fn root_is(&mut self, pid: u32) {
         self.root = pid.cast_signed();
         self.root_started = record::started(pid);
+    }
+
+    /// Whether the root itself still runs.
+    pub(crate) fn root_runs(&self) -> bool {
+        let stat = Process::new(self.root).and_then(|process| process.stat());
+        stat.is_ok_and(|stat| Some(stat.starttime) == self.root_started && stat.state != 'Z')
+    }
+
+    /// The process that `PIDFILE` names now.
+    pub(crate) fn named_by_pidfile(&self) -> Option<u32> {
+        self.mark.named()
     }
 
     /// The members that live now. Reaps those that have ended and were left to switchman.
@@ -140,6 +160,7 @@ impl Tree {
             }
         }
         self.strangers = strangers;
+        members.extend(self.named(&stats));
         loop {
             let before = members.len();
             let children = stats.iter().filter(|s| members.contains(&s.ppid)).map(|s| s.pid);
@@ -156,6 +177,20 @@ impl Tree {
         }
         self.seen = alive.iter().map(|s| (s.pid, s.starttime)).collect();
         alive.into_iter().cloned().collect()
+    }
+
+    /// The orphan that `PIDFILE` names, if the root has left its work to it and nothing else tells whose it is. The worker
+    /// writes that file and may write anything: it must be younger than the root and run as the same user.
+    fn named(&self, stats: &[Stat]) -> Option<i32> {
+        if stats.iter().any(|s| s.pid == self.root && s.state != 'Z') {
+            return None;
+        }
+        let me = std::process::id().cast_signed();
+        let named = self.mark.named()?.cast_signed();
+        let stat = stats
+            .iter()
+            .find(|s| s.pid == named && s.ppid == me && Some(s.starttime) >= self.root_started)?;
+        (owner(named) == self.owner && self.mark.carried_by(named).is_none()).then_some(stat.pid)
     }
 
     /// The processor time that the living members, and what they have waited for, have used so far: in ticks.
@@ -248,6 +283,11 @@ pub(crate) fn reap_orphans(before: &HashSet<i32>) -> HashSet<i32> {
         all_stats().iter().filter(|s| s.ppid == me && s.state == 'Z').map(|s| s.pid).collect();
     zombies.intersection(before).for_each(|pid| reap(*pid));
     zombies
+}
+
+/// The user that a process runs as.
+fn owner(pid: i32) -> Option<u32> {
+    Process::new(pid).and_then(|process| process.uid()).ok()
 }
 
 fn reap(pid: i32) {

@@ -17,10 +17,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::ending::{KILL_MAX, kill, successor, until_empty};
 use super::launch::cgroup::{Cgroup, Cgroups};
 use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, ProcessId};
-use super::main_process::{self, MainProcess};
+use super::main_process::MainProcess;
 use super::notify::Notified;
 use super::output::{LogStore, Printer, Stream};
 use super::pipes::{self, Output};
@@ -40,14 +41,10 @@ const IDLE_FOR: Duration = Duration::from_secs(5);
 const IDLE_TICKS: u64 = 25;
 /// How long what is left in its pipes is read after a process tree has ended.
 const OUTPUT_AFTER_END: Duration = Duration::from_secs(1);
-/// After KILL, how long to wait for a process to vanish. Only one that hangs in the kernel takes longer.
-const KILL_MAX: Duration = Duration::from_secs(10);
 /// A process that ends well may have left the work to one that it has forked: how long that one has to write its
 /// number into `PIDFILE`, before the worker was ready and after.
 const FORK_MAX: Duration = Duration::from_secs(3);
 const FORK_MAX_READY: Duration = Duration::from_millis(250);
-/// Between two looks for that.
-const FORK_LOOK: Duration = Duration::from_millis(10);
 /// Lines of its output that the reason of a failure quotes.
 const QUOTED_LINES: usize = 10;
 /// Of a quoted line, so many characters.
@@ -335,15 +332,19 @@ impl Process {
         reporter: &Reporter,
     ) -> Watched {
         let (address, tree) = (self.place.address(), self.tree.clone());
-        let deadline = Instant::now() + launch.spec.ready.deadline;
         let said = self.notified.as_ref().map(Notified::said);
-        let readiness = async {
+        // One that was ready under an earlier switchman is warm.
+        let is_warm = self.record.ready;
+        let check = async || {
+            let deadline = Instant::now() + launch.spec.ready.deadline;
+            let said = said.clone();
             let verdict = readiness::wait(&launch.spec, &launch.who, &address, said, &tree, reporter).await;
-            if verdict == Verdict::Ready {
+            if verdict == Verdict::Ready && !is_warm {
                 warm::warm(launch, &address, deadline, reporter).await;
             }
             verdict
         };
+        let readiness = check();
         let (idle, liveness) = (idle(&tree), live::watch(launch, &address, reporter));
         tokio::pin!(readiness, idle, liveness);
         let (mut waiting, mut passed) = (true, false);
@@ -358,7 +359,7 @@ impl Process {
                         Ok(Some(_)) | Err(_) => return Watched::Exited { status, passed },
                     };
                     let successor = tokio::select! {
-                        successor = successor(&tree, &launch.who.pidfile, time) => successor,
+                        successor = successor(&tree, time) => successor,
                         _ = &mut *told => return Watched::Told,
                     };
                     let Some((pid, main)) = successor else { return Watched::Exited { status, passed } };
@@ -367,9 +368,15 @@ impl Process {
                     self.record.started = record::started(pid).unwrap_or_default();
                     self.write_down();
                     reporter.send(self.spawned()).await;
+                    readiness.set(check());
                 }
                 _ = &mut *told => return Watched::Told,
                 verdict = &mut readiness, if waiting => {
+                    // It may be forking away at this moment: then who listens is not yet known to be of its tree.
+                    if verdict == Verdict::PortTaken && !ask(&tree, |tree| tree.root_runs()).await {
+                        readiness.set(check());
+                        continue;
+                    }
                     waiting = false;
                     turn = None;
                     passed = verdict == Verdict::Ready;
@@ -461,30 +468,6 @@ impl Process {
     }
 }
 
-/// The process that has taken over from a main process that has ended: the member of its tree that `pidfile` names.
-/// Waits for it for `time`, while there is a member at all.
-async fn successor(tree: &SharedTree, pidfile: &Path, time: Duration) -> Option<(u32, MainProcess)> {
-    let begun = Instant::now();
-    loop {
-        let last = begun.elapsed() >= time;
-        let named = std::fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse().ok());
-        // Opened before it is looked up: the descriptor stays with the process that is found to be a member.
-        let descriptor = named.and_then(|pid: u32| Some((pid, main_process::open(pid).ok()?)));
-        let members = ask(tree, Tree::look).await;
-        if let Some((pid, descriptor)) = descriptor
-            && members.contains(&pid.cast_signed())
-            && let Ok(main) = MainProcess::known(descriptor)
-        {
-            ask(tree, move |tree| tree.root_is(pid)).await;
-            return Some((pid, main));
-        }
-        if last || members.is_empty() {
-            return None;
-        }
-        tokio::time::sleep(FORK_LOOK).await;
-    }
-}
-
 /// Waits until a tree has done nothing for [`IDLE_FOR`].
 async fn idle(tree: &SharedTree) {
     let mut used = 0;
@@ -515,29 +498,4 @@ fn quote(how: &str, lines: &[Arc<str>]) -> String {
         text.extend(line.chars().take(QUOTED_CHARS));
     }
     text
-}
-
-/// KILL to the whole tree, until nothing of it is left.
-async fn kill(tree: &SharedTree) {
-    if tokio::time::timeout(KILL_MAX, until_empty(tree, Some(Signal::KILL))).await.is_err() {
-        let left = ask(tree, Tree::look).await;
-        tracing::error!(?left, "these processes do not end after KILL; they hang in the kernel");
-    }
-}
-
-/// Waits until the tree is empty, sending `signal` at each look. /proc tells nobody when a tree becomes empty, so
-/// this looks again and again, less often each time.
-async fn until_empty(tree: &SharedTree, signal: Option<Signal>) {
-    let mut pause = Duration::from_millis(5);
-    loop {
-        let left = match signal {
-            Some(signal) => ask(tree, move |tree| tree.signal(signal)).await,
-            None => ask(tree, |tree| !tree.look().is_empty()).await,
-        };
-        if !left {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(250));
-    }
 }

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::ChangeKind;
 use super::check::Checked;
 use super::diff::{Difference, diff};
 use super::inventory::Inventory;
@@ -24,6 +23,7 @@ use super::manifest::{Look, Unfinished};
 use super::proof::{Claim, Proven};
 use super::scan::{Folder, Listing, RootError};
 use super::settle::Settling;
+use super::{ChangeKind, in_one_line};
 use crate::version::VersionId;
 use arriving::{Arriving, News, Progress};
 use settled::Settled;
@@ -273,7 +273,10 @@ impl Tracker {
         vec![match news {
             News::GoesOn => step(ChangeKind::Waits { version, why: None }, "it changes again"),
             News::Waits(why) => waits(version, &why),
-            News::Broken(why) => step(ChangeKind::Broken { version, path: path.clone(), why }, "it is quiet"),
+            News::Broken(why) => {
+                let (path, why) = (path.clone(), in_one_line(&why));
+                step(ChangeKind::Broken { version, path, why }, "it is quiet")
+            }
         }]
     }
 
@@ -297,7 +300,7 @@ fn step(kind: ChangeKind, why: &str) -> Step {
 }
 
 fn waits(version: VersionId, why: &Unfinished) -> Step {
-    step(ChangeKind::Waits { version, why: Some(why.to_string()) }, "it is quiet")
+    step(ChangeKind::Waits { version, why: Some(in_one_line(&why.to_string())) }, "it is quiet")
 }
 
 fn arriving(version: &VersionId, folder: &Folder, stage: Arriving) -> (Stage, Step) {
@@ -318,7 +321,7 @@ fn told(version: &VersionId, news: settled::News) -> Step {
         }
         settled::News::Restart(why) => step(ChangeKind::RestartAsked { version, why }, "it settled"),
         settled::News::Waits(why) => {
-            step(ChangeKind::Waits { version, why: Some(why) }, "its files were checked")
+            step(ChangeKind::Waits { version, why: Some(in_one_line(&why)) }, "its files were checked")
         }
     }
 }

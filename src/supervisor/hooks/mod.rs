@@ -307,8 +307,8 @@ impl Supervisor {
     fn not_prepared(&mut self, key: &Key, why: String) {
         let Some(version) = self.version(key) else { return };
         if version.life.ready().next().is_some() {
-            let why = format!("the restart was given up and the old workers go on: {why}");
-            self.note(key, Some(why));
+            version.upkeep.hooks.note = None;
+            self.step(key, lifecycle::Event::Unrestartable(why));
         } else {
             version.upkeep.hooks.note = None;
             let hint = format!("hint: mend it, then run it again: switchman start {}", key.version);

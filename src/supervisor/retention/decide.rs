@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_version_is_named_by_aliases_and_rules_also_with_a_share_of_nothing() {
-        let document = "routes:\n  - {name: canary, split: {4f2a91c: 0%}}\n  - {name: beta, when: {method: GET}, to: beta}\n";
+        let document = "key: cookie.uid\nroutes:\n  - {name: canary, split: {4f2a91c: 0%}}\n  - {name: beta, when: {method: GET}, to: beta}\n";
         let rules = published(document, &[("previous", "b001bee"), ("beta", "c0ffee0")]);
         for (version, named) in [
             ("4f2a91c", true),

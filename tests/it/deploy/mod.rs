@@ -1,6 +1,8 @@
 //! Deploy roots with real rsync, cp, mv and ln: what the watcher tells, and when.
 
+mod changes;
 mod root;
+mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +15,9 @@ use switchman::deploy::{ChangeKind, manifest, watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::root::{Deploy, SETTLE, Told, arriving, build, contents, gone, run, settled, spec, start};
+use self::root::{
+    Deploy, SETTLE, Told, arriving, build, contents, goes_on, gone, run, settled, spec, start, waits,
+};
 use crate::support::{eventually, patience};
 
 /// The kernel stamps changes with the time of its last tick.
@@ -68,11 +72,15 @@ async fn an_rsync_that_is_killed_leaves_a_version_that_never_settles_and_a_secon
     // All its processes at once, and with KILL: TERM would let it tidy up.
     run("kill", &["-KILL", "--", &format!("-{}", rsync.id())], &[]);
     rsync.wait().unwrap();
+    match deploy.next().await {
+        Told::Waits(_, Some(why)) => assert!(why.contains("`lib/part0/.file0.js."), "{why}"),
+        other => panic!("{other:?}"),
+    }
     deploy.silence(SETTLE * 4).await;
     temporary_file().await.expect("nothing of the upload is left, so this proves nothing");
 
     run("rsync", &["-a", "--delete"], &[&contents(&source), &target]);
-    deploy.expect(&[settled("4f2a91c")]).await;
+    deploy.settles("4f2a91c").await;
 }
 
 #[tokio::test]
@@ -80,22 +88,20 @@ async fn a_folder_that_is_filled_by_hand_settles_once_it_is_quiet() {
     let mut deploy = Deploy::new();
     let target = deploy.root().join("4f2a91c");
     fs::create_dir(&target).unwrap();
-    deploy.expect(&[arriving("4f2a91c")]).await;
+    deploy.expect(&[arriving("4f2a91c"), waits("4f2a91c", "there is no file in it")]).await;
     deploy.silence(SETTLE * 3).await;
     // Two writes, less than `settle` apart: the second one counts.
     fs::write(target.join("a"), "1").unwrap();
-    deploy.silence(SETTLE / 2).await;
+    tokio::time::sleep(SETTLE / 2).await;
     fs::write(target.join("b"), "2").unwrap();
     let last = Instant::now();
+    deploy.expect(&[goes_on("4f2a91c")]).await;
     deploy.expect(&[settled("4f2a91c")]).await;
     assert!(
         last.elapsed() + Duration::from_millis(20) > SETTLE,
         "told {:?} after the last write",
         last.elapsed()
     );
-    // What changes later is for the supervisor's other ways to find out.
-    fs::write(target.join("a"), "3").unwrap();
-    deploy.silence(SETTLE * 2).await;
 }
 
 #[tokio::test]

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use regex::Regex;
 use switchman::deploy::watcher::{self, WatchSpec};
-use switchman::deploy::{ChangeKind, VersionChange};
+use switchman::deploy::{ChangeKind, VersionChange, manifest};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,15 @@ pub(crate) fn arriving(version: &str) -> Told {
 
 pub(crate) fn settled(version: &str) -> Told {
     Told::Settled(version.to_owned())
+}
+
+pub(crate) fn waits(version: &str, why: &str) -> Told {
+    Told::Waits(version.to_owned(), Some(why.to_owned()))
+}
+
+/// A folder that was quiet changes again.
+pub(crate) fn goes_on(version: &str) -> Told {
+    Told::Waits(version.to_owned(), None)
 }
 
 pub(crate) fn gone(version: &str) -> Told {
@@ -140,6 +149,35 @@ impl Deploy {
         for told in expected {
             assert_eq!(&self.next().await, told);
         }
+    }
+
+    /// Waits until the version is told to have settled; it may go on arriving before. Answers with how long after the
+    /// last change in its folder that was, by the kernel's stamps.
+    pub(crate) async fn settles(&mut self, version: &str) -> Duration {
+        loop {
+            match self.next().await {
+                Told::Settled(name) if name == version => break,
+                Told::Arriving(name) | Told::Waits(name, _) if name == version => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        let told = SystemTime::now();
+        let newest = manifest::look(&self.root().join(version)).manifest.newest;
+        told.duration_since(newest).unwrap()
+    }
+
+    /// Waits until this many versions are told to have settled, and nothing else.
+    pub(crate) async fn settles_all(&mut self, count: usize) {
+        for _ in 0..count {
+            assert!(matches!(self.next().await, Told::Settled(_)));
+        }
+    }
+
+    /// Ends the watching; the folder stays.
+    pub(crate) fn ends(mut self) -> tempfile::TempDir {
+        self.cancel.cancel();
+        let empty = tempfile::tempdir().unwrap();
+        std::mem::replace(&mut self.folder, empty)
     }
 
     /// Asserts that nothing is told for `time`.

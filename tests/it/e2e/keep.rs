@@ -102,6 +102,42 @@ async fn a_request_waits_for_a_waking_version_no_longer_than_it_is_told() {
 }
 
 #[tokio::test]
+async fn workers_follow_the_load_up_and_sleep_when_it_is_over() {
+    let service = "    idle: 2s\n    workers: {min: 0, max: 4, target_in_flight: 2}\n";
+    let switchman = Switchman::start(Setup { service, ..Setup::default() }).await;
+    switchman.deploy_ready("4f2a91c").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+    switchman.wait_state("4f2a91c", "asleep").await;
+    // Eight at a time, each a second long: they wake it, and call for four workers.
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let url = switchman.url("/slow/1000");
+    let client = |_| {
+        let (url, stopped) = (url.clone(), stopped.clone());
+        async move {
+            let mut failures = Vec::new();
+            while !*stopped.borrow() {
+                match get(&url).await {
+                    Ok(answer) if answer.status == 200 => {}
+                    other => failures.push(format!("{other:?}")),
+                }
+            }
+            failures
+        }
+    };
+    let four = async {
+        let ready = |v: &serde_json::Value| {
+            v["workers"].as_array().unwrap().iter().filter(|w| w["state"] == "ready").count()
+        };
+        switchman.wait_version("4f2a91c", "has four workers", |v| ready(v) == 4).await;
+        stop.send_replace(true);
+    };
+    let (failures, ()) = tokio::join!(join_all((0..8).map(client)), four);
+    assert!(failures.concat().is_empty(), "{failures:?}");
+    switchman.wait_state("4f2a91c", "asleep").await;
+    assert_eq!(workers(&switchman), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_promote_and_a_rollback_wait_for_the_version_that_they_wake() {
     let switchman = Switchman::start(Setup { service: "    idle: 1s\n", ..Setup::default() }).await;
     switchman.deploy_ready("4f2a91c").await;

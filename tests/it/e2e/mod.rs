@@ -16,4 +16,5 @@ mod rules;
 mod streams;
 mod tls;
 mod unix;
+mod uploads;
 mod versions_json;

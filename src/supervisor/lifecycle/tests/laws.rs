@@ -8,6 +8,9 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Chance {
     Start(u32),
+    Prepare,
+    Sleep,
+    Wake(u32),
     Stop,
     Retire,
     Arrive,
@@ -29,6 +32,9 @@ enum Chance {
 fn chance() -> impl Strategy<Value = Chance> {
     prop_oneof![
         3 => (1_u32..4).prop_map(Chance::Start),
+        1 => Just(Chance::Prepare),
+        1 => Just(Chance::Sleep),
+        2 => (1_u32..4).prop_map(Chance::Wake),
         1 => Just(Chance::Stop),
         1 => Just(Chance::Retire),
         1 => Just(Chance::Arrive),
@@ -58,6 +64,9 @@ impl World {
         let had_ready = self.life.ready().count();
         match chance {
             Chance::Start(workers) => self.step(Event::Start { workers }),
+            Chance::Prepare => self.step(Event::Prepare),
+            Chance::Sleep => self.step(Event::Sleep),
+            Chance::Wake(workers) => self.step(Event::Wake { workers }),
             Chance::Stop => self.step(Event::Stop),
             Chance::Retire => self.step(Event::Retire),
             Chance::Arrive => self.step(Event::Arrive),

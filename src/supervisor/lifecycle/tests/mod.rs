@@ -67,7 +67,8 @@ impl World {
         for effect in self.life.step(event, self.now) {
             match effect {
                 Effect::Start { process, worker, .. } => {
-                    assert!(self.life.is_wanted(), "started though it is not to run");
+                    let runs = self.life.is_wanted() && !self.life.is_preparing();
+                    assert!(runs, "started though it is not to run");
                     assert!(self.live.insert(process, worker).is_none(), "{process:?} was used twice");
                 }
                 Effect::Drain(process) => assert!(self.drains.insert(process), "drained twice"),
