@@ -229,6 +229,12 @@ impl Ledger {
         self.0.lock().unwrap().kills.push(Instant::now());
     }
 
+    /// This worker was told to end at some time since `from`.
+    pub(crate) fn was_retired(&self, pid: u32, from: Instant) {
+        let (harm, until) = (Harm::Retired, Instant::now());
+        self.0.lock().unwrap().hits.push(Hit { pid, harm, from, until });
+    }
+
     /// This worker stood still until now; it may have been retired meanwhile.
     pub(crate) fn goes_on(&self, pid: u32) {
         let mut entries = self.0.lock().unwrap();

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::VERSIONS;
 use super::hands::{Hands, Kills};
 use super::ledger::Ledger;
 use super::support::eventually;
-use super::support::switchman::Switchman;
+use super::support::switchman::{Switchman, command};
 
 /// What is done. Each is a row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,12 +26,15 @@ pub(crate) enum Fault {
     Reload,
     KillSwitchman,
     Upgrade,
+    KillBoth,
+    KillInRestart,
+    UpgradeInRestart,
     /// Several of the former at the same time.
     AtOnce,
 }
 
 /// One round.
-const ROUND: [Fault; 13] = [
+const ROUND: [Fault; 16] = [
     Fault::Deploy,
     Fault::Promote,
     Fault::Rollback,
@@ -44,10 +48,15 @@ const ROUND: [Fault; 13] = [
     Fault::Reload,
     Fault::KillSwitchman,
     Fault::Upgrade,
+    Fault::KillBoth,
+    Fault::KillInRestart,
+    Fault::UpgradeInRestart,
 ];
 
 /// How long the load goes on after a fault before the next: what it did must show.
 const AFTERWARDS: Duration = Duration::from_millis(300);
+/// About how long a rolling restart takes, in ms.
+const RESTART: u64 = 3_000;
 /// The longest pause between two accidents of those at once, in ms; between two things that a person does.
 const ACCIDENT_PAUSE: u64 = 1_500;
 const EDIT_PAUSE: u64 = 2_000;
@@ -69,6 +78,9 @@ impl Fault {
             Self::Reload => "configuration reloaded",
             Self::KillSwitchman => "switchman is killed (-9), starts again",
             Self::Upgrade => "switchman is upgraded",
+            Self::KillBoth => "switchman and a worker are killed",
+            Self::KillInRestart => "switchman is killed in a rolling restart",
+            Self::UpgradeInRestart => "switchman is upgraded in one",
             Self::AtOnce => "all of that at once",
         }
     }
@@ -120,6 +132,8 @@ impl Trouble {
             Fault::Reload => hands.reload().await,
             Fault::KillSwitchman => self.kill_switchman().await,
             Fault::Upgrade => self.switchman.upgrade().await,
+            Fault::KillBoth => self.kill_both().await,
+            Fault::KillInRestart | Fault::UpgradeInRestart => self.take_over_in_restart(fault).await,
             Fault::AtOnce => unreachable!("it is in no round"),
         }
         self.hands().all_is_well().await;
@@ -137,6 +151,38 @@ impl Trouble {
     async fn kill_switchman(&mut self) {
         self.ledger.switchman_is_killed();
         self.switchman.kill_and_start().await;
+    }
+
+    /// A worker dies while no switchman runs.
+    async fn kill_both(&mut self) {
+        self.ledger.switchman_is_killed();
+        let mut hands = self.hands();
+        let victim = hands.victim_to_kill().await;
+        self.switchman.kill().await;
+        if let Some(victim) = victim {
+            victim.kill(&self.ledger);
+        }
+        self.switchman.start_again().await;
+    }
+
+    /// A rolling restart has begun when another process takes over; whether it goes on is not told.
+    async fn take_over_in_restart(&mut self, fault: Fault) {
+        let (from, before) = (Instant::now(), self.hands().all_workers().await);
+        let folder = self.switchman.folder.path().to_owned();
+        let version = VERSIONS[self.random.usize(..VERSIONS.len())];
+        let restarting = tokio::spawn(async move { command(&folder, &["restart", version]).await });
+        tokio::time::sleep(Duration::from_millis(self.random.u64(..RESTART))).await;
+        match fault {
+            Fault::KillInRestart => self.kill_switchman().await,
+            _ => self.switchman.upgrade().await,
+        }
+        restarting.await.unwrap();
+        let hands = self.hands();
+        hands.all_is_well().await;
+        let now = hands.all_workers().await;
+        for gone in before.into_iter().filter(|pid| !now.contains(pid)) {
+            self.ledger.was_retired(gone, from);
+        }
     }
 
     /// Accidents, and what a person does meanwhile.

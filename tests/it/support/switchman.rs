@@ -121,7 +121,7 @@ impl Switchman {
         let before = self.pid();
         self.done(&["upgrade"]).await;
         let lock = std::fs::read_to_string(self.folder.path().join("state/lock")).unwrap();
-        let successor = Process::new(lock.trim().parse().unwrap()).unwrap();
+        let successor = Process::new(lock.lines().next().unwrap().parse().unwrap()).unwrap();
         assert_ne!(successor.pid, before as i32, "another process has taken over");
         self.successor = Some(successor);
     }
