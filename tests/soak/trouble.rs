@@ -8,7 +8,7 @@ use super::VERSIONS;
 use super::hands::{Hands, Kills};
 use super::ledger::Ledger;
 use super::support::eventually;
-use super::support::switchman::{Switchman, command};
+use super::support::switchman::Switchman;
 
 /// What is done. Each is a row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,15 +168,13 @@ impl Trouble {
     /// A rolling restart has begun when another process takes over; whether it goes on is not told.
     async fn take_over_in_restart(&mut self, fault: Fault) {
         let (from, before) = (Instant::now(), self.hands().all_workers().await);
-        let folder = self.switchman.folder.path().to_owned();
         let version = VERSIONS[self.random.usize(..VERSIONS.len())];
-        let restarting = tokio::spawn(async move { command(&folder, &["restart", version]).await });
+        self.switchman.done(&["restart", version, "--no-wait"]).await;
         tokio::time::sleep(Duration::from_millis(self.random.u64(..RESTART))).await;
         match fault {
             Fault::KillInRestart => self.kill_switchman().await,
             _ => self.switchman.upgrade().await,
         }
-        restarting.await.unwrap();
         let hands = self.hands();
         hands.all_is_well().await;
         let now = hands.all_workers().await;
