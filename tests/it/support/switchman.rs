@@ -118,11 +118,15 @@ impl Switchman {
 
     /// `switchman upgrade`: another process takes over, and the old one ends when its requests have.
     pub(crate) async fn upgrade(&mut self) {
-        let before = self.pid();
+        let before = self.pid() as i32;
         self.done(&["upgrade"]).await;
-        let lock = std::fs::read_to_string(self.folder.path().join("state/lock")).unwrap();
-        let successor = Process::new(lock.lines().next().unwrap().parse().unwrap()).unwrap();
-        assert_ne!(successor.pid, before as i32, "another process has taken over");
+        // It signs the lock once it has been let go.
+        let successor = eventually("another process has taken over", async || {
+            let lock = std::fs::read_to_string(self.folder.path().join("state/lock")).unwrap();
+            let pid = lock.lines().next()?.parse().ok().filter(|pid| *pid != before)?;
+            Process::new(pid).ok()
+        })
+        .await;
         self.successor = Some(successor);
     }
 
