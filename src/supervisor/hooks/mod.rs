@@ -10,16 +10,16 @@
 //! another folder of that name it is. [`process`] runs one; here is when, and what follows.
 
 mod process;
-
-use std::sync::Arc;
+mod task;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::memory::Ran;
-use super::{Event, Key, RUN_FOLDER, Supervisor, lifecycle};
+use super::{Key, RUN_FOLDER, Supervisor, lifecycle};
 use crate::config;
 use crate::etcd::once::{Once, Unfinished};
 use process::Job;
+use task::Task;
 
 /// A point of a version's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +49,8 @@ impl std::fmt::Display for Kind {
 /// What the task of a hook has to say.
 #[derive(Debug)]
 pub(crate) enum Said {
-    /// What it waits for.
-    Waits(String),
+    /// How far it is: it runs, or waits for something.
+    Is(String),
     /// It has ended, and how.
     Ended(Result<(), Unfinished>),
 }
@@ -86,6 +86,7 @@ impl Hooks {
     pub(crate) fn give_up(&mut self) {
         self.before_start = None;
         self.after_ready = None;
+        self.note = None;
     }
 
     /// Waits until nothing stands between draining workers and their end.
@@ -169,77 +170,37 @@ impl Supervisor {
 
     /// Starts the task of a hook.
     fn begin(&mut self, key: &Key, kind: Kind) {
-        let (logs, events, etcd, node) =
-            (self.logs.clone(), self.events.clone(), self.settings.etcd.clone(), self.settings.node.clone());
         let run_folder = self.settings.state.join(RUN_FOLDER);
-        self.last_hook += 1;
-        let number = self.last_hook;
+        let (logs, events) = (self.logs.clone(), self.events.clone());
+        let (etcd, node) = (self.settings.etcd.clone(), self.settings.node.clone());
         let Some(service) = self.services.get_mut(&key.service) else { return };
         let Some(version) = service.versions.get_mut(&key.version) else { return };
         let Some(hook) = of(&service.config.upkeep.hooks, kind).cloned() else { return };
-        let folder = run_folder.join(key.service.as_str()).join(key.version.as_str());
+        self.last_hook += 1;
+        self.hooks_under_way += 1;
+        let number = self.last_hook;
+        let (service_name, name) = (key.service.as_str(), key.version.as_str());
+        let hooks = &mut version.upkeep.hooks;
+        let again = kind == Kind::BeforeStart && std::mem::take(&mut hooks.again);
+        let once = etcd.map(|cluster| {
+            let key = Once::key(&cluster, service_name, name, kind.as_str());
+            Once { cluster, key, node, again }
+        });
+        let (told, over) = (CancellationToken::new(), CancellationToken::new());
+        *hooks.of(kind) = Some(UnderWay { number, _told: told.clone().drop_guard(), over: over.clone() });
         let job = Job {
             kind,
             hook,
             service: key.service.clone(),
             version: key.version.clone(),
             folder: version.path.clone(),
-            pidfile: folder.join(format!("{kind}-{number}.pid")),
+            pidfile: run_folder.join(service_name).join(name).join(format!("{kind}-{number}.pid")),
             spec: version.spec.clone(),
             logs,
         };
-        let told = CancellationToken::new();
-        let over = CancellationToken::new();
-        let way = UnderWay { number, _told: told.clone().drop_guard(), over: over.clone() };
-        *version.upkeep.hooks.of(kind) = Some(way);
-        let again = std::mem::take(&mut version.upkeep.hooks.again);
         let turn = service.before_start.clone();
-        let key = key.clone();
-        self.hooks_under_way += 1;
-        tokio::spawn(async move {
-            let ended = match (kind, etcd) {
-                (Kind::BeforeStart, etcd) => {
-                    // Two migrations of one application at a time do no good.
-                    let _turn = tokio::select! {
-                        turn = turn.acquire_owned() => turn.ok(),
-                        () = told.cancelled() => None,
-                    };
-                    match etcd {
-                        _ if told.is_cancelled() => Err(Unfinished::Told),
-                        None => job.run(&told).await,
-                        Some(cluster) => {
-                            let path = Once::key(
-                                &cluster,
-                                key.service.as_str(),
-                                key.version.as_str(),
-                                kind.as_str(),
-                            );
-                            let once = Once { cluster, key: path, node, again };
-                            let (waits_for, of) = (events.clone(), key.clone());
-                            let tell = move |what: String| {
-                                // It is told again with the next look.
-                                let _ = waits_for.try_send(Event::Hook(
-                                    of.clone(),
-                                    kind,
-                                    number,
-                                    Said::Waits(what),
-                                ));
-                            };
-                            let job = Arc::new(job);
-                            let work = |told: CancellationToken| {
-                                let job = job.clone();
-                                async move { job.run(&told).await }
-                            };
-                            once.run(&told, tell, work).await
-                        }
-                    }
-                }
-                (Kind::AfterReady | Kind::BeforeStop, _) => job.run(&told).await,
-            };
-            over.cancel();
-            // The supervisor may have ended.
-            let _ = events.send(Event::Hook(key, kind, number, Said::Ended(ended))).await;
-        });
+        let cleared = self.succession.cleared.clone();
+        tokio::spawn(Task { key: key.clone(), number, job, once, turn, cleared, told, over, events }.run());
     }
 
     /// Takes what the task of a hook says.
@@ -256,7 +217,7 @@ impl Supervisor {
             return;
         }
         let ended = match said {
-            Said::Waits(what) => return self.note(key, Some(format!("{kind} {what}"))),
+            Said::Is(what) => return self.note(key, Some(format!("{kind} {what}"))),
             Said::Ended(ended) => ended,
         };
         *slot = None;

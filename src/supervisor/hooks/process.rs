@@ -15,16 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::Kind;
 use crate::config::{Hook, RunCommand, RunSpec};
 use crate::etcd::once::Unfinished;
-use crate::supervisor::launch;
 use crate::supervisor::output::{Ears, LogStore, Printer, Stream};
 use crate::supervisor::readiness::{SharedTree, ask};
 use crate::supervisor::tree::Tree;
+use crate::supervisor::{ending, launch};
 use crate::version::{ServiceName, VersionId, WorkerId};
 
 /// Time between TERM and KILL for a hook whose time is over, and for what it has left behind.
 const GRACE: Duration = Duration::from_secs(5);
-/// After KILL, how long to wait for a process to vanish. Only one that hangs in the kernel takes longer.
-const KILL_MAX: Duration = Duration::from_secs(10);
 /// How long what is left in its pipes is read after it has ended.
 const OUTPUT_AFTER_END: Duration = Duration::from_secs(1);
 /// Lines of its output that the reason of a failure quotes, and characters of each.
@@ -182,20 +180,14 @@ fn how(status: ExitStatus) -> String {
 
 /// Ends what is left of it: TERM, a short grace, KILL.
 async fn end(tree: &SharedTree, child: &mut Child) {
-    let mut left = ask(tree, |tree| tree.signal(Signal::TERM)).await;
-    let begun = tokio::time::Instant::now();
-    let mut pause = Duration::from_millis(5);
-    // /proc tells nobody when a tree becomes empty, so this looks again and again, less often each time.
-    while left && begun.elapsed() < GRACE + KILL_MAX {
-        let kill = begun.elapsed() >= GRACE;
-        // So that it does not stay a zombie.
-        let _ = tokio::time::timeout(pause, child.wait()).await;
-        tokio::time::sleep(pause).await;
-        left = ask(tree, move |tree| if kill { tree.signal(Signal::KILL) } else { !tree.look().is_empty() })
-            .await;
-        pause = (pause * 2).min(Duration::from_millis(250));
-    }
-    if left {
-        tracing::error!("processes of a hook do not end after KILL; they hang in the kernel");
+    ask(tree, |tree| tree.signal(Signal::TERM)).await;
+    let ends = async {
+        // How it ends is known, or does not matter to who told it to.
+        let _ = child.wait().await;
+        ending::until_empty(tree, None).await;
+    };
+    if tokio::time::timeout(GRACE, ends).await.is_err() {
+        ending::kill(tree).await;
+        let _ = tokio::time::timeout(ending::KILL_MAX, child.wait()).await;
     }
 }

@@ -49,7 +49,7 @@ impl Supervisor {
             return None;
         }
         let service = self.services.get(name)?;
-        let keep = service.config.upkeep.keep?;
+        let keep = service.config.upkeep.keep.filter(|keep| *keep < service.versions.len())?;
         let live = self.live.load();
         let routing = live.service(name.as_str()).filter(|routing| routing.rules.stale_since.is_none())?;
         let candidate = |version: &Managed| {

@@ -273,6 +273,22 @@ async fn a_migration_is_taken_over_from_a_node_that_dies() {
 }
 
 #[tokio::test]
+async fn a_migration_that_a_killed_switchman_has_begun_is_ended_and_begun_again() {
+    let (_folder, script, file) =
+        migration("echo $$ >> lines; if mkdir first 2>/dev/null; then exec sleep 1000; fi");
+    let service = format!("    hooks: {{before_start: \"sh {}\"}}\n", script.display());
+    let mut switchman = Switchman::start(Setup { service: &service, ..Setup::default() }).await;
+    switchman.deploy("4f2a91c").await;
+    let begun = eventually("it runs", || async { lines(&file).first().cloned() }).await;
+    switchman.kill_and_start().await;
+    switchman.wait_state("4f2a91c", "ready").await;
+    assert_eq!(lines(&file).len(), 2);
+    // Its parent is gone: whoever has adopted it takes a moment to notice.
+    let process = format!("/proc/{begun}");
+    eventually("the first one is ended", || async { (!Path::new(&process).exists()).then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn a_migration_waits_for_an_etcd_that_is_away_and_holds_up_nobody_else() {
     let mut etcd = Etcd::start().await;
     let (_folder, script, file) = migration("echo $COMMIT >> lines");

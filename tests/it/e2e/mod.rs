@@ -17,6 +17,7 @@ mod promote;
 mod reload;
 mod rules;
 mod streams;
+mod systemd;
 mod tls;
 mod unix;
 mod upgrade;

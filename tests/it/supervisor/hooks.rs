@@ -126,7 +126,8 @@ async fn a_version_that_is_stopped_while_its_migration_runs_ends_that() {
     world.deploy("4f2a91c", SERVE).await;
     let pid: u32 = written(&world.folder("4f2a91c").join("pid")).await.parse().unwrap();
     world.ask("4f2a91c", Action::Stop { force: false }).await.unwrap();
-    world.until_state("4f2a91c", VersionState::Stopped).await;
+    let stopped = world.until_state("4f2a91c", VersionState::Stopped).await;
+    assert_eq!(stopped.reason, None);
     eventually("the migration is ended", async || (!exists(pid)).then_some(())).await;
     // And switchman's own end waits for nothing that it has started.
     world.ask("4f2a91c", Action::Start).await.unwrap();
@@ -177,6 +178,24 @@ async fn before_a_stop_workers_are_told_nothing_until_the_hook_has_ended() {
     world.until_state("4f2a91c", VersionState::Ready).await;
     world.end().await;
     assert_eq!(ran(&world), ["before_stop 4f2a91c", "over", "TERM"]);
+}
+
+#[tokio::test]
+async fn a_switchman_that_leaves_its_workers_finishes_a_migration_first() {
+    let before_start = hook(&format!("while [ ! -e go ]; do sleep 0.02; done; {NOTE}"));
+    let world = world(Hooks { before_start, ..Hooks::default() });
+    world.deploy("4f2a91c", SERVE).await;
+    world.until("4f2a91c", "the migration runs", |v| v.reason.is_some()).await;
+    let go = world.folder("4f2a91c").join("go");
+    let (world, ()) = tokio::join!(world.succeeded(), async {
+        // It is asked to leave, and cannot yet.
+        tokio::task::yield_now().await;
+        std::fs::write(go, "").unwrap();
+    });
+    world.settle("4f2a91c").await;
+    world.until_state("4f2a91c", VersionState::Ready).await;
+    assert_eq!(ran(&world), ["before_start 4f2a91c"]);
+    world.end().await;
 }
 
 #[tokio::test]
