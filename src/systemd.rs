@@ -10,6 +10,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -19,6 +20,8 @@ use crate::handover::sockets::{Sockets, Unix};
 
 /// What the names of the sockets begin with that we store.
 const STORED: &str = "switchman.";
+/// Likewise of unix sockets; their path follows.
+const STORED_UNIX: &str = "switchman.unix.";
 /// The most descriptors of one message to systemd; the kernel allows 253.
 const FDS_MAX: usize = 64;
 /// The sockets that systemd gives us. Call it before anything is opened, and once.
@@ -43,12 +46,15 @@ fn take(given: &mut ListenFd, place: usize, name: &str, sockets: &mut Sockets) -
         return Ok(());
     }
     let Some(socket) = given.take_unix_listener(place)? else { return Ok(()) };
-    let path = unix_path(&socket)?;
-    sockets.unix.push(Unix { path, ours: name.starts_with(STORED), socket });
+    // One of ours was moved to its path after it was made, so only its name knows where it is.
+    let stored = name.strip_prefix(STORED_UNIX).map(PathBuf::from);
+    let ours = stored.is_some();
+    let path = stored.map_or_else(|| unix_path(&socket), Ok)?;
+    sockets.unix.push(Unix { path, ours, socket });
     Ok(())
 }
 
-fn unix_path(socket: &UnixListener) -> io::Result<std::path::PathBuf> {
+fn unix_path(socket: &UnixListener) -> io::Result<PathBuf> {
     let address = socket.local_addr()?;
     address.as_pathname().map(Into::into).ok_or_else(|| io::Error::other("it has no path"))
 }
@@ -85,7 +91,7 @@ pub fn store(sockets: &Sockets) {
     }
     // That of a socket unit is kept by its unit.
     for unix in sockets.unix.iter().filter(|unix| unix.ours) {
-        store_as(&format!("{STORED}admin"), &[unix.socket.as_fd()]);
+        store_as(&format!("{STORED_UNIX}{}", unix.path.display()), &[unix.socket.as_fd()]);
     }
 }
 

@@ -75,7 +75,7 @@ pub enum BuildError {
     Certificate(#[from] PairError),
     /// The state folder is not where the workers are recorded.
     #[error("{}", .0.message)]
-    Moved(Problem),
+    Moved(Box<Problem>),
     /// The process that this one follows.
     #[error(transparent)]
     Predecessor(#[from] NoPredecessor),
@@ -148,7 +148,7 @@ impl App {
         let (state, mut given, predecessor) = match given {
             Given::Activated(sockets) => (StateLock::take(&config.state)?, sockets, None),
             Given::Handed(_, left) if left.state != config.state => {
-                return Err(BuildError::Moved(state_moved(&left.state, &config.state)));
+                return Err(BuildError::Moved(Box::new(state_moved(&left.state, &config.state))));
             }
             Given::Handed(predecessor, left) => {
                 (StateLock::inherit(left.lock), left.sockets, Some(predecessor))
@@ -206,7 +206,7 @@ impl App {
             systemd::ready("serving");
             match running.serve(orders, &stop).await {
                 Next::Stop => running.end().await,
-                Next::GiveWay(heir) => running.give_way(heir).await,
+                Next::GiveWay(heir) => running.give_way(*heir).await,
             }
             Ok(())
         };

@@ -51,7 +51,7 @@ pub(super) enum Next {
     /// It is to stop.
     Stop,
     /// A new process has taken over.
-    GiveWay(Heir),
+    GiveWay(Box<Heir>),
 }
 
 impl Running {
@@ -67,7 +67,7 @@ impl Running {
                 () = stop.cancelled() => return Next::Stop,
                 Some(order) = orders.recv() => {
                     if let Some(heir) = self.carry_out(order, stop).await {
-                        return Next::GiveWay(heir);
+                        return Next::GiveWay(Box::new(heir));
                     }
                 }
                 Ok(()) = self.registry.changed(), if self.services.any_ending() => {

@@ -36,7 +36,7 @@ mod live;
 mod main_process;
 mod managed;
 mod memory;
-mod notify;
+mod notified;
 mod pipes;
 mod place;
 mod printed;
@@ -46,6 +46,7 @@ mod record;
 mod reports;
 mod retention;
 mod rolling;
+mod seat;
 mod sleep;
 mod socket;
 mod tree;
@@ -59,8 +60,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -72,7 +72,7 @@ use crate::registry::Registry;
 use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use adopt::Succession;
-use command::{Ask, How, SupervisorHandle};
+use command::{Ask, How};
 use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
@@ -80,18 +80,14 @@ use memory::Memory;
 use output::LogStore;
 use place::Places;
 use rolling::Rolling;
+use seat::Inbox;
+pub use seat::{Seat, spawn, take_seat};
 use turns::Turns;
 use upkeep::Before;
 use worker::Report;
 
 /// The folder of pid files and sockets, in the state folder.
 const RUN_FOLDER: &str = "run";
-/// Reports that may wait before a worker's task has to.
-const EVENTS_WAITING: usize = 1_024;
-/// What is asked and may wait.
-const ASKED_WAITING: usize = 64;
-/// How often idle versions are looked for, and how busy the others are.
-const TICK: Duration = Duration::from_secs(1);
 /// How often ended orphans that nobody waits for are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 
@@ -201,132 +197,6 @@ struct Supervisor {
     events: mpsc::Sender<Event>,
     /// Set at shutdown: who wants to know when everything has ended.
     ending: Option<Vec<oneshot::Sender<()>>>,
-}
-
-/// Where events come from.
-#[derive(Debug)]
-struct Inbox {
-    changes: mpsc::Receiver<VersionChange>,
-    asked: mpsc::Receiver<Ask>,
-    ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
-    /// Whether there is still a handle; without one nobody could ever end the supervisor.
-    open: bool,
-    events: mpsc::Receiver<Event>,
-    rings: mpsc::UnboundedReceiver<(ServiceName, VersionId)>,
-    ticks: tokio::time::Interval,
-    routing: watch::Receiver<u64>,
-}
-
-/// What stays when a supervisor has left: another one can go on with it, and everybody asks that one then.
-#[derive(Debug)]
-pub struct Seat {
-    inbox: Inbox,
-    registry: Registry,
-    logs: LogStore,
-    journal: Journal,
-    returned: watch::Sender<bool>,
-    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
-    last_serial: u64,
-    last_hook: u64,
-}
-
-/// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
-/// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
-/// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
-/// [`SupervisorHandle::leave`] it ends and the processes go on. Call within a tokio runtime.
-pub fn spawn(
-    settings: Settings,
-    registry: Registry,
-    changes: mpsc::Receiver<VersionChange>,
-    live: Arc<Live>,
-) -> (SupervisorHandle, JoinHandle<Seat>) {
-    // What workers leave behind comes to switchman instead of to init, so that it can be found and ended.
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        tracing::warn!(%error, "switchman cannot adopt what its workers leave behind");
-    }
-    let (_, events) = mpsc::channel(EVENTS_WAITING);
-    let (ask, asked) = mpsc::channel(ASKED_WAITING);
-    let (ends_in, ends) = mpsc::channel(1);
-    let (bell, rings) = mpsc::unbounded_channel();
-    let ticks = tokio::time::interval(TICK);
-    let inbox = Inbox { changes, asked, ends, open: true, events, rings, ticks, routing: live.watch() };
-    let (returned_in, returned) = watch::channel(false);
-    let journal = Journal::default();
-    let logs = LogStore::open(&settings.state, &journal);
-    let handle =
-        SupervisorHandle { ask, ends: ends_in, returned, logs: logs.clone(), journal: journal.clone() };
-    let seat =
-        Seat { inbox, registry, logs, journal, returned: returned_in, bell, last_serial: 0, last_hook: 0 };
-    (handle, take_seat(settings, seat, live))
-}
-
-/// Starts a supervisor where another one has left: it takes back the workers. What was published stays until they were
-/// heard of. Call within a tokio runtime.
-pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<Seat> {
-    let Seat { mut inbox, registry, logs, journal, returned, bell, last_serial, last_hook } = seat;
-    // Somebody sat here before: what was published is truer than what is known at first.
-    let holds_back = last_serial > 0;
-    let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    inbox.events = events;
-    returned.send_replace(false);
-    registry.update(|services| {
-        for (name, service) in &settings.services {
-            services.entry(name.clone()).or_default().root.clone_from(&service.root);
-        }
-    });
-    let services = settings
-        .services
-        .iter()
-        .map(|(name, config)| {
-            let memory = Memory::load(&settings.state, name);
-            (name.clone(), Service::new(config.clone(), memory))
-        })
-        .collect();
-    for (name, service) in &settings.services {
-        logs.configure(name, service.logs.clone());
-    }
-    let places = Places::new(settings.state.join(RUN_FOLDER));
-    let cgroups = isolated::prepare(&settings).map(Arc::new);
-    let turns = Turns::new(settings.max_workers_starting);
-    let supervisor = Supervisor {
-        settings,
-        services,
-        registry,
-        live,
-        places,
-        cgroups,
-        logs,
-        journal,
-        turns,
-        succession: Succession::new(returned, holds_back),
-        tasks: TaskTracker::new(),
-        last_serial,
-        last_hook,
-        hooks_under_way: 0,
-        bell,
-        events: events_in,
-        ending: None,
-    };
-    tokio::spawn(supervisor.run(inbox))
-}
-
-impl Inbox {
-    /// The next event. Reports come first: what has happened goes before what is asked.
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            biased;
-            Some(event) = self.events.recv() => event,
-            asked = self.ends.recv(), if self.open => {
-                self.open = asked.is_some();
-                asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
-            }
-            Some((service, version)) = self.rings.recv() => Event::Wake(Key { service, version }),
-            Some(change) = self.changes.recv() => Event::Change(change),
-            Some(ask) = self.asked.recv() => Event::Ask(ask),
-            Ok(()) = self.routing.changed() => Event::Routing,
-            _ = self.ticks.tick() => Event::Tick,
-        }
-    }
 }
 
 impl Supervisor {
