@@ -155,9 +155,8 @@ impl Trouble {
 
     /// A worker dies while no switchman runs.
     async fn kill_both(&mut self) {
+        let victim = self.hands().victim_to_kill().await;
         self.ledger.switchman_is_killed();
-        let mut hands = self.hands();
-        let victim = hands.victim_to_kill().await;
         self.switchman.kill().await;
         if let Some(victim) = victim {
             victim.kill(&self.ledger);

@@ -294,7 +294,8 @@ pub(crate) async fn command(folder: &Path, args: &[&str]) -> Output {
 
 /// Waits for the end of a process that is no child of ours; whose it is may not have waited for it yet.
 async fn ended(process: &Process) {
-    let running = || process.stat().is_ok_and(|stat| stat.state != 'Z');
+    // The first thread of a process that is killed may end before the others, which hold its files.
+    let running = || process.stat().is_ok_and(|stat| stat.state != 'Z' || stat.num_threads > 1);
     eventually("switchman ends", async || (!running()).then_some(())).await;
 }
 
