@@ -40,6 +40,7 @@ mod notified;
 mod pipes;
 mod place;
 mod printed;
+mod publish;
 mod port;
 mod readiness;
 mod record;
@@ -67,10 +68,10 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::config;
 use crate::deploy::VersionChange;
 use crate::etcd;
-use crate::journal::{Journal, What};
+use crate::journal::Journal;
 use crate::registry::Registry;
 use crate::routing::Live;
-use crate::version::{ServiceName, VersionId, VersionState};
+use crate::version::{ServiceName, VersionId};
 use adopt::Succession;
 use command::{Ask, How};
 use launch::cgroup::Cgroups;
@@ -298,38 +299,6 @@ impl Supervisor {
         self.publish(key);
         for effect in effects {
             self.carry_out(key, effect);
-        }
-    }
-
-    fn publish(&mut self, key: &Key) {
-        let Some(service) = self.services.get_mut(&key.service) else { return };
-        let Some(version) = service.versions.get_mut(&key.version) else { return };
-        let view = version.view();
-        self.places.keep_only(&key.service, &key.version, &version.waiting_for_process(&view));
-        let gone = view.state == VersionState::Gone;
-        if gone {
-            service.versions.remove(&key.version);
-            self.logs.forget(&key.service, &key.version);
-        }
-        if self.succession.holds_back {
-            return;
-        }
-        let (view, mut before) = (Arc::new(view), None);
-        self.registry.update(|services| {
-            let versions = &mut services.entry(key.service.clone()).or_default().versions;
-            before = if gone {
-                versions.remove(&key.version)
-            } else {
-                versions.insert(key.version.clone(), view.clone())
-            };
-        });
-        let is_new = before.is_none_or(|before| before.state != view.state || before.reason != view.reason);
-        if is_new {
-            let what = What::State { state: view.state, reason: view.reason.clone() };
-            self.journal.record(&key.service, Some(&key.version), what);
-        }
-        if gone {
-            self.forget_if_empty(&key.service);
         }
     }
 
