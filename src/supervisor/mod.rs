@@ -27,6 +27,7 @@ mod folder;
 mod get;
 mod health;
 mod hooks;
+mod inbox;
 mod inherit;
 mod isolated;
 mod launch;
@@ -73,6 +74,7 @@ use crate::routing::Live;
 use crate::version::{ServiceName, VersionId, VersionState};
 use adopt::Succession;
 use command::{Ask, How, SupervisorHandle};
+use inbox::Inbox;
 use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
@@ -203,20 +205,6 @@ struct Supervisor {
     ending: Option<Vec<oneshot::Sender<()>>>,
 }
 
-/// Where events come from.
-#[derive(Debug)]
-struct Inbox {
-    changes: mpsc::Receiver<VersionChange>,
-    asked: mpsc::Receiver<Ask>,
-    ends: mpsc::Receiver<(How, oneshot::Sender<()>)>,
-    /// Whether there is still a handle; without one nobody could ever end the supervisor.
-    open: bool,
-    events: mpsc::Receiver<Event>,
-    rings: mpsc::UnboundedReceiver<(ServiceName, VersionId)>,
-    ticks: tokio::time::Interval,
-    routing: watch::Receiver<u64>,
-}
-
 /// What stays when a supervisor has left: another one can go on with it, and everybody asks that one then.
 #[derive(Debug)]
 pub struct Seat {
@@ -308,25 +296,6 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
         ending: None,
     };
     tokio::spawn(supervisor.run(inbox))
-}
-
-impl Inbox {
-    /// The next event. Reports come first: what has happened goes before what is asked.
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            biased;
-            Some(event) = self.events.recv() => event,
-            asked = self.ends.recv(), if self.open => {
-                self.open = asked.is_some();
-                asked.map_or(Event::End(How::Stop, None), |(how, done)| Event::End(how, Some(done)))
-            }
-            Some((service, version)) = self.rings.recv() => Event::Wake(Key { service, version }),
-            Some(change) = self.changes.recv() => Event::Change(change),
-            Some(ask) = self.asked.recv() => Event::Ask(ask),
-            Ok(()) = self.routing.changed() => Event::Routing,
-            _ = self.ticks.tick() => Event::Tick,
-        }
-    }
 }
 
 impl Supervisor {
