@@ -61,6 +61,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "supervisor::hooks",
             "supervisor::main_process", // waits for one that `worker` has started
             "cli::demo",                // switchman itself, and rsync: what a person would type
+            "handover::heir",            // switchman itself: the next one
         ],
         "only the supervisor starts processes",
     ),
@@ -75,6 +76,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "rules::source::history", // kept on disk and in etcd
             "rules::source::file",    // kept on disk
             "supervisor::memory",     // kept on disk
+            "handover::channel",      // what one switchman says to the next
             "supervisor::record",     // kept on disk
         ],
         "only admin::types is serialised outward; what is kept on disk is listed in tests/tidy.rs",

@@ -123,7 +123,7 @@ impl Predecessor {
     /// They never will be.
     pub async fn built(&self) -> Result<(), NoPredecessor> {
         self.channel.say(&Packet::Built, &[]).await?;
-        self.expect(&Packet::Yours, "Yours").await
+        self.hear_only(&Packet::Yours, "Yours").await
     }
 
     /// Says that requests are accepted, and waits until the old one accepts none. From here on this process stands for
@@ -131,7 +131,7 @@ impl Predecessor {
     pub async fn ready(&self, versions: usize) {
         let told = self.channel.say(&Packet::Ready { versions }, &[]).await;
         let go = match told {
-            Ok(()) => self.expect(&Packet::Go, "Go").await,
+            Ok(()) => self.hear_only(&Packet::Go, "Go").await,
             Err(error) => Err(error.into()),
         };
         if let Err(error) = go {
@@ -147,7 +147,7 @@ impl Predecessor {
         while let Ok(Some(_)) = self.channel.hear().await {}
     }
 
-    async fn expect(&self, packet: &Packet, expected: &'static str) -> Result<(), NoPredecessor> {
+    async fn hear_only(&self, packet: &Packet, expected: &'static str) -> Result<(), NoPredecessor> {
         match self.channel.hear().await? {
             Some((said, _)) if said == *packet => Ok(()),
             Some((said, _)) => Err(NoPredecessor::OutOfTurn { said: format!("{said:?}"), expected }),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::managed::Running;
 use super::memory::Memory;
 use super::{Key, Service, Supervisor, isolated, lifecycle};
 use crate::config;
@@ -65,7 +66,9 @@ impl Supervisor {
                 }
             }
         }
-        let is_stale = version.processes.values().any(|running| *running.spec != *version.spec);
+        // One that is on its way out needs no restart.
+        let stays = |running: &&Running| running.stop.is_some() && running.drain.is_none();
+        let is_stale = version.processes.values().filter(stays).any(|r| *r.spec != *version.spec);
         if news {
             self.publish(key);
         }
