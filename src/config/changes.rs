@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(keys("threads: 2\nlisten: \":7009\""), Vec::<String>::new());
         assert_eq!(
             keys(
-                "threads: 3\nstate: other\nnode: b\nadmin: {listen: off}\netcd: {endpoints: \"http://a:1\"}"
+                "threads: 3\nmax_workers_starting: 3\nstate: other\nnode: b\nadmin: {listen: off}\netcd: {endpoints: \"http://a:1\"}"
             ),
             ["threads", "node", "etcd", "admin", "max_workers_starting", "state"]
         );

@@ -206,7 +206,7 @@ mod tests {
             (format!("\\SHA256 (a\\nb) = {EMPTY}"), Some("a\nb")),
             (format!("{EMPTY}  "), None),
             (format!("{EMPTY} a"), None),
-            (format!("{EMPTY}"), None),
+            (EMPTY.to_owned(), None),
             (format!("{}  a", &EMPTY[1..]), None),
             (format!("+{}  a", &EMPTY[1..]), None),
             (format!("\\{EMPTY}  a\\x"), None),

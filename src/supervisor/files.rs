@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::{Key, Supervisor, lifecycle};
 use crate::deploy::Modification;
+use crate::journal::What;
 use crate::version::VersionState;
 
 /// The files of one version.
@@ -129,6 +130,8 @@ impl Supervisor {
             tracing::info!(service = %key.service, version = %key.version, "not restarted, it is {state}: {why}");
             return;
         }
+        let asked = What::Asked { action: format!("restart ({why})") };
+        self.journal.record(&key.service, Some(&key.version), asked);
         if let Err(problem) = self.restart(key) {
             tracing::error!(service = %key.service, version = %key.version, "cannot be restarted: {problem}");
             self.folder_waits(key, Some(format!("{why}, and it cannot be restarted: {problem}")));

@@ -96,6 +96,11 @@ impl ListenerGuard {
         self.address
     }
 
+    /// Leaves it to its process, of which the next supervisor can have it again.
+    pub(crate) fn leave(mut self) {
+        self.listener = None;
+    }
+
     /// A descriptor of it for the process.
     pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
         let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?;
@@ -151,6 +156,17 @@ mod tests {
         assert!(TcpStream::connect(guard.address()).is_ok(), "it is open still");
         let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(table.claim(seat(1), elsewhere, &process, me).is_none());
+    }
+
+    #[test]
+    fn one_that_is_left_is_open_only_where_the_process_has_it() {
+        let table = ListenerTable::default();
+        let guard = table.pick(seat(0)).unwrap();
+        let (address, process) = (guard.address(), guard.descriptor().unwrap());
+        guard.leave();
+        assert!(TcpStream::connect(address).is_ok());
+        drop(process);
+        assert!(TcpStream::connect(address).is_err() && table.kept().is_empty());
     }
 
     #[test]

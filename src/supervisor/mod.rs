@@ -27,7 +27,6 @@ mod folder;
 mod get;
 mod health;
 mod hooks;
-mod inbox;
 mod inherit;
 mod isolated;
 mod launch;
@@ -37,16 +36,18 @@ mod live;
 mod main_process;
 mod managed;
 mod memory;
-mod notify;
+mod notified;
 mod pipes;
 mod place;
 mod printed;
+mod publish;
 mod port;
 mod readiness;
 mod record;
 mod reports;
 mod retention;
 mod rolling;
+mod seat;
 mod sleep;
 mod socket;
 mod tree;
@@ -60,21 +61,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config;
 use crate::deploy::VersionChange;
 use crate::etcd;
-use crate::journal::{Journal, What};
+use crate::journal::Journal;
 use crate::registry::Registry;
 use crate::routing::Live;
-use crate::version::{ServiceName, VersionId, VersionState};
+use crate::version::{ServiceName, VersionId};
 use adopt::Succession;
-use command::{Ask, How, SupervisorHandle};
-use inbox::Inbox;
+use command::{Ask, How};
 use launch::cgroup::Cgroups;
 use lifecycle::ProcessId;
 use managed::Managed;
@@ -82,18 +81,14 @@ use memory::Memory;
 use output::LogStore;
 use place::Places;
 use rolling::Rolling;
+use seat::Inbox;
+pub use seat::{Seat, spawn, take_seat};
 use turns::Turns;
 use upkeep::Before;
 use worker::Report;
 
 /// The folder of pid files and sockets, in the state folder.
 const RUN_FOLDER: &str = "run";
-/// Reports that may wait before a worker's task has to.
-const EVENTS_WAITING: usize = 1_024;
-/// What is asked and may wait.
-const ASKED_WAITING: usize = 64;
-/// How often idle versions are looked for, and how busy the others are.
-const TICK: Duration = Duration::from_secs(1);
 /// How often ended orphans that nobody waits for are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 
@@ -205,99 +200,6 @@ struct Supervisor {
     ending: Option<Vec<oneshot::Sender<()>>>,
 }
 
-/// What stays when a supervisor has left: another one can go on with it, and everybody asks that one then.
-#[derive(Debug)]
-pub struct Seat {
-    inbox: Inbox,
-    registry: Registry,
-    logs: LogStore,
-    journal: Journal,
-    returned: watch::Sender<bool>,
-    bell: mpsc::UnboundedSender<(ServiceName, VersionId)>,
-    last_serial: u64,
-    last_hook: u64,
-}
-
-/// Starts the supervisor: it publishes the services at once, and their versions as `changes` tells of them. `live`
-/// says which versions carry traffic. Workers that an earlier switchman has left go on. The task ends after
-/// [`SupervisorHandle::shutdown`], or when every handle is gone; either way every process has ended by then. After
-/// [`SupervisorHandle::leave`] it ends and the processes go on. Call within a tokio runtime.
-pub fn spawn(
-    settings: Settings,
-    registry: Registry,
-    changes: mpsc::Receiver<VersionChange>,
-    live: Arc<Live>,
-) -> (SupervisorHandle, JoinHandle<Seat>) {
-    // What workers leave behind comes to switchman instead of to init, so that it can be found and ended.
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        tracing::warn!(%error, "switchman cannot adopt what its workers leave behind");
-    }
-    let (_, events) = mpsc::channel(EVENTS_WAITING);
-    let (ask, asked) = mpsc::channel(ASKED_WAITING);
-    let (ends_in, ends) = mpsc::channel(1);
-    let (bell, rings) = mpsc::unbounded_channel();
-    let ticks = tokio::time::interval(TICK);
-    let inbox = Inbox { changes, asked, ends, open: true, events, rings, ticks, routing: live.watch() };
-    let (returned_in, returned) = watch::channel(false);
-    let journal = Journal::default();
-    let logs = LogStore::open(&settings.state, &journal);
-    let handle =
-        SupervisorHandle { ask, ends: ends_in, returned, logs: logs.clone(), journal: journal.clone() };
-    let seat =
-        Seat { inbox, registry, logs, journal, returned: returned_in, bell, last_serial: 0, last_hook: 0 };
-    (handle, take_seat(settings, seat, live))
-}
-
-/// Starts a supervisor where another one has left: it takes back the workers. What was published stays until they were
-/// heard of. Call within a tokio runtime.
-pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<Seat> {
-    let Seat { mut inbox, registry, logs, journal, returned, bell, last_serial, last_hook } = seat;
-    // Somebody sat here before: what was published is truer than what is known at first.
-    let holds_back = last_serial > 0;
-    let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    inbox.events = events;
-    returned.send_replace(false);
-    registry.update(|services| {
-        for (name, service) in &settings.services {
-            services.entry(name.clone()).or_default().root.clone_from(&service.root);
-        }
-    });
-    let services = settings
-        .services
-        .iter()
-        .map(|(name, config)| {
-            let memory = Memory::load(&settings.state, name);
-            (name.clone(), Service::new(config.clone(), memory))
-        })
-        .collect();
-    for (name, service) in &settings.services {
-        logs.configure(name, service.logs.clone());
-    }
-    let places = Places::new(settings.state.join(RUN_FOLDER));
-    let cgroups = isolated::prepare(&settings).map(Arc::new);
-    let turns = Turns::new(settings.max_workers_starting);
-    let supervisor = Supervisor {
-        settings,
-        services,
-        registry,
-        live,
-        places,
-        cgroups,
-        logs,
-        journal,
-        turns,
-        succession: Succession::new(returned, holds_back),
-        tasks: TaskTracker::new(),
-        last_serial,
-        last_hook,
-        hooks_under_way: 0,
-        bell,
-        events: events_in,
-        ending: None,
-    };
-    tokio::spawn(supervisor.run(inbox))
-}
-
 impl Supervisor {
     async fn run(mut self, mut inbox: Inbox) -> Seat {
         let _reaper = AbortOnDropHandle::new(tokio::spawn(reap()));
@@ -397,38 +299,6 @@ impl Supervisor {
         self.publish(key);
         for effect in effects {
             self.carry_out(key, effect);
-        }
-    }
-
-    fn publish(&mut self, key: &Key) {
-        let Some(service) = self.services.get_mut(&key.service) else { return };
-        let Some(version) = service.versions.get_mut(&key.version) else { return };
-        let view = version.view();
-        self.places.keep_only(&key.service, &key.version, &version.waiting_for_process(&view));
-        let gone = view.state == VersionState::Gone;
-        if gone {
-            service.versions.remove(&key.version);
-            self.logs.forget(&key.service, &key.version);
-        }
-        if self.succession.holds_back {
-            return;
-        }
-        let (view, mut before) = (Arc::new(view), None);
-        self.registry.update(|services| {
-            let versions = &mut services.entry(key.service.clone()).or_default().versions;
-            before = if gone {
-                versions.remove(&key.version)
-            } else {
-                versions.insert(key.version.clone(), view.clone())
-            };
-        });
-        let is_new = before.is_none_or(|before| before.state != view.state || before.reason != view.reason);
-        if is_new {
-            let what = What::State { state: view.state, reason: view.reason.clone() };
-            self.journal.record(&key.service, Some(&key.version), what);
-        }
-        if gone {
-            self.forget_if_empty(&key.service);
         }
     }
 

@@ -96,7 +96,10 @@ impl Places {
 impl Place {
     /// Leaves it to a worker that outlives this switchman: what lies there stays.
     pub(crate) fn leave(self) {
-        std::mem::forget(self);
+        match self {
+            Self::Listener(listener) => listener.leave(),
+            place => std::mem::forget(place),
+        }
     }
 
     /// As the data plane connects to it.

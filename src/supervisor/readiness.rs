@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::get::Failure;
 use super::launch::{self, Identity};
-use super::notify::Said;
+use super::notified::Said;
 use super::output::Listening;
 use super::tree::{Listener, Tree};
 use super::worker::{Report, Reporter};

@@ -191,6 +191,8 @@ pub(crate) fn remove(pidfile: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::ffi::{OsStr, OsString};
     use std::process::{Child, Command};
 
     use super::*;
@@ -234,8 +236,12 @@ mod tests {
 
     fn sleeps(pidfile: &Path) -> Ended {
         let child = Command::new("sleep").arg("1000").env("PIDFILE", pidfile).spawn().unwrap();
-        // Until it has become `sleep`, it looks like this process.
-        while Process::new(child.id().cast_signed()).unwrap().stat().unwrap().comm != "sleep" {
+        // Until it has become `sleep`, it looks like this process; and for a moment it has no environment.
+        let process = Process::new(child.id().cast_signed()).unwrap();
+        let is_marked = |environ: HashMap<OsString, OsString>| {
+            environ.get(OsStr::new("PIDFILE")).is_some_and(|p| p == pidfile)
+        };
+        while !process.environ().is_ok_and(is_marked) {
             std::thread::yield_now();
         }
         Ended(child)

@@ -92,7 +92,7 @@ impl SocketTable {
         self.0.last.fetch_max(number.unwrap_or(0), Relaxed);
         let mut folder = self.0.folder.lock().unwrap_or_else(PoisonError::into_inner);
         // Those of a group lie one deeper.
-        let of_group = |folder: &&Path| folder.file_name().is_some_and(|name| is_group(name));
+        let of_group = |folder: &&Path| folder.file_name().is_some_and(is_group);
         let parent = path.parent().map(|part| part.parent().filter(|_| of_group(&part)).unwrap_or(part));
         *folder = folder.take().or_else(|| parent.map(Path::to_owned));
         SocketGuard { path: path.to_owned(), _table: self.clone() }

@@ -21,7 +21,7 @@ use super::launch::cgroup::{Cgroup, Cgroups};
 use super::launch::{self, Identity, Outfit};
 use super::lifecycle::{End, Health, ProcessId};
 use super::main_process::MainProcess;
-use super::notify::{Notified, NotifySocket};
+use super::notified::{Notified, NotifySocket};
 use super::output::{Alarms, Listening, LogStore};
 use super::pipes;
 use super::place::{Place, Places};
@@ -206,14 +206,14 @@ fn start(launch: &Launch, number: ProcessId, reporter: &Reporter) -> Result<Proc
     let Launch { who, run, spec, .. } = launch;
     let outfit = Outfit::prepare(spec, who, &launch.places, launch.cgroups.as_deref());
     let outfit = outfit.map_err(|why| format!("could not be started: {why}"))?;
-    // A reader before the process, and the writing ends closed here after it: the end is seen when it lets go of them.
-    let child = launch::command(run, spec, who, &outfit).and_then(|mut command| {
+    let begun = launch::command(run, spec, who, &outfit).and_then(|mut command| {
         let [out, err] = pipes::paths(&who.pidfile);
         command.stdout(pipes::make(&out, spec.isolation.account.as_ref())?);
         command.stderr(pipes::make(&err, spec.isolation.account.as_ref())?);
-        command.spawn()
+        let child = command.spawn()?;
+        Ok((command, child))
     });
-    let child = child.map_err(|error| {
+    let (command, child) = begun.map_err(|error| {
         outfit.discard();
         format!("could not be started: {}", launch::explain_spawn(&error, run, &who.folder))
     })?;
@@ -246,6 +246,9 @@ fn start(launch: &Launch, number: ProcessId, reporter: &Reporter) -> Result<Proc
     };
     let tree = Arc::new(Mutex::new(Tree::new(pid, &who.pidfile).in_cgroup(cgroup.clone())));
     let (readers, said) = launch.read_output(pid, reporter);
+    // It holds the pipes, and with them what a process has printed that has ended already. From here on their end is
+    // seen when the process lets go of them.
+    drop(command);
     let process = Process {
         main: MainProcess::Child(child),
         record,

@@ -16,7 +16,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use super::ledger::{Failure, Kind, Ledger};
+use super::ledger::{Failure, Kind, Ledger, Reach};
 
 /// The longest that a client pauses between two requests, so that the machine is busy and not drowned.
 const PAUSE_MS: u64 = 20;
@@ -30,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) random: fastrand::Rng,
+    /// What the last request was sent on.
+    pub(crate) reach: Reach,
 }
 
 /// How one request went wrong.
@@ -70,9 +72,10 @@ impl Client {
                 Ok(()) if kind == Kind::Open => {} // counted message by message
                 Ok(()) => self.ledger.answered(kind, &id),
                 Err(Lost { pid, what }) => {
-                    connection = None;
                     let ended = Instant::now();
-                    self.ledger.failed(Failure { kind, id, started, ended, pid, what });
+                    let reach = self.reach;
+                    connection = None;
+                    self.ledger.failed(Failure { kind, id, started, ended, pid, reach, what });
                 }
             }
             tokio::time::sleep(Duration::from_millis(self.random.u64(..PAUSE_MS))).await;
@@ -151,7 +154,7 @@ impl Client {
 
     /// Sends on the connection there is, or on a new one.
     async fn send(
-        &self,
+        &mut self,
         connection: &mut Connection,
         request: http::Request<Full<Bytes>>,
     ) -> Result<http::Response<Incoming>, Lost> {
@@ -161,8 +164,9 @@ impl Client {
             // It was said that it ends (`connection: close`), or the last request on it failed.
             *connection = None;
         }
+        self.reach = Reach::Kept;
         if connection.is_none() {
-            let stream = TcpStream::connect(self.address).await.map_err(|e| Lost::new(None, e))?;
+            let stream = self.connect().await?;
             let (sender, driver) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(|e| Lost::new(None, e))?;
             tokio::spawn(driver);
@@ -170,6 +174,13 @@ impl Client {
         }
         let sender = connection.as_mut().unwrap();
         sender.send_request(request).await.map_err(|e| Lost::new(None, format!("no answer: {e:?}")))
+    }
+
+    async fn connect(&mut self) -> Result<TcpStream, Lost> {
+        self.reach = Reach::Refused;
+        let stream = TcpStream::connect(self.address).await.map_err(|e| Lost::new(None, e))?;
+        self.reach = Reach::New;
+        Ok(stream)
     }
 
     /// Some events of a stream: numbered without a gap, all from one process.
@@ -203,7 +214,7 @@ impl Client {
 
     /// A WebSocket of any user, and the worker's process.
     async fn connect_socket(&mut self) -> Result<(Socket, Option<u32>), Lost> {
-        let stream = TcpStream::connect(self.address).await.map_err(|e| Lost::new(None, e))?;
+        let stream = self.connect().await?;
         let mut request = "ws://app/ws".into_client_request().unwrap();
         let user = format!("uid={}", self.random.u32(..1000));
         request.headers_mut().insert("cookie", user.parse().unwrap());

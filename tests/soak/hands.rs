@@ -6,6 +6,7 @@ use std::process::Output;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::ledger::{Harm, Ledger};
@@ -18,9 +19,11 @@ const KILLS_A_MINUTE: usize = 4;
 const MINUTE: Duration = Duration::from_secs(61);
 /// The longest a worker stands still, in ms. Longer than [`FIRST_BYTE`]: what may be done twice is then asked of
 /// another worker.
-const STOPPED_MAX: u64 = 3_500;
+const STOPPED_MAX: u64 = 5_000;
 /// How long switchman waits for an answer in these tests (`limits.first_byte_timeout`).
 pub(crate) const FIRST_BYTE: &str = "2s";
+/// How a worker is taken for dead in these tests: after some 3.5 s, so that some are and some are not.
+pub(crate) const LIVE: &str = "{interval: 500ms, timeout: 1500ms, failures: 2}";
 
 /// When workers were killed, by version.
 pub(crate) type Kills = Mutex<[VecDeque<Instant>; VERSIONS.len()]>;
@@ -33,42 +36,68 @@ pub(crate) struct Hands<'a> {
     pub(crate) random: fastrand::Rng,
 }
 
+/// A worker that may be hit.
+pub(crate) struct Victim {
+    /// The number of its version.
+    at: usize,
+    pid: u32,
+}
+
+impl Victim {
+    fn signal(&self, signal: Signal) -> bool {
+        let process = Pid::from_raw(self.pid.cast_signed()).unwrap();
+        // It may have ended by itself in a rolling restart, in this very moment.
+        kill_process(process, signal).is_ok()
+    }
+
+    /// KILL.
+    pub(crate) fn kill(&self, ledger: &Ledger) {
+        ledger.harm(self.pid, Harm::Killed);
+        self.signal(Signal::KILL);
+    }
+}
+
 /// Accidents.
 impl Hands<'_> {
-    /// A worker that may be hit: a rolling restart may take one away meanwhile, so there must be a third that can
-    /// answer. With the number of its version.
-    async fn victim(&mut self) -> Option<(usize, u32, Pid)> {
+    /// A worker that is ready. A rolling restart may take one away meanwhile, so there must be a third that can answer.
+    pub(crate) async fn victim(&mut self) -> Option<Victim> {
         let at = self.random.usize(..VERSIONS.len());
         let ready = self.ready(VERSIONS[at]).await;
-        let pid = (ready.len() >= 3).then(|| ready[self.random.usize(..ready.len())])?;
-        Some((at, pid, Pid::from_raw(pid.cast_signed()).unwrap()))
+        (ready.len() >= 3).then(|| Victim { at, pid: ready[self.random.usize(..ready.len())] })
     }
 
-    /// KILL to a worker of a version that can still bear it.
-    pub(crate) async fn kill_worker(&mut self) {
-        let Some((at, pid, process)) = self.victim().await else { return };
-        {
-            let kills = &mut self.kills.lock().unwrap()[at];
-            kills.retain(|kill| kill.elapsed() < MINUTE);
-            if kills.len() >= KILLS_A_MINUTE {
-                return;
-            }
+    /// Likewise, and its version can still bear its death, which is noted.
+    pub(crate) async fn victim_to_kill(&mut self) -> Option<Victim> {
+        let victim = self.victim().await?;
+        let kills = &mut self.kills.lock().unwrap()[victim.at];
+        kills.retain(|kill| kill.elapsed() < MINUTE);
+        (kills.len() < KILLS_A_MINUTE).then(|| {
             kills.push_back(Instant::now());
-        }
-        self.ledger.harm(pid, Harm::Killed);
-        // It may have ended by itself in a rolling restart, in this very moment.
-        let _ = kill_process(process, Signal::KILL);
-        self.leaves_ready(at, pid).await;
+            victim
+        })
     }
 
-    /// STOP to a worker, and CONT later.
+    /// KILL to a worker.
+    pub(crate) async fn kill_worker(&mut self) {
+        let Some(victim) = self.victim_to_kill().await else { return };
+        victim.kill(self.ledger);
+        let gone = async || (!self.ready(VERSIONS[victim.at]).await.contains(&victim.pid)).then_some(());
+        eventually("the end of a worker is seen", gone).await;
+    }
+
+    /// STOP to a worker, and CONT later. It may have been taken for dead by then.
     pub(crate) async fn hang_worker(&mut self) {
-        let Some((_, pid, process)) = self.victim().await else { return };
-        self.ledger.harm(pid, Harm::Stopped);
-        if kill_process(process, Signal::STOP).is_ok() {
+        let Some(victim) = self.victim().await else { return };
+        self.ledger.harm(victim.pid, Harm::Stopped);
+        if victim.signal(Signal::STOP) {
             tokio::time::sleep(Duration::from_millis(self.random.u64(50..STOPPED_MAX))).await;
-            let _ = kill_process(process, Signal::CONT);
-            self.ledger.goes_on(pid);
+            let was_replaced = !self.ready(VERSIONS[victim.at]).await.contains(&victim.pid);
+            victim.signal(Signal::CONT);
+            if was_replaced {
+                self.ledger.was_replaced(victim.pid);
+            } else {
+                self.ledger.goes_on(victim.pid);
+            }
         }
     }
 }
@@ -139,6 +168,17 @@ impl Hands<'_> {
         self.switchman.wait_version(version, "carries something", |v| v["dark"] == false).await;
     }
 
+    /// Another value in the configuration, and `switchman reload`.
+    pub(crate) async fn reload(&mut self) {
+        let file = self.switchman.folder.path().join("switchman.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let seconds = self.random.u8(50..70);
+        let changed = Regex::new(r"idle_timeout: \d+s").unwrap();
+        let text = changed.replace(&text, format!("idle_timeout: {seconds}s"));
+        std::fs::write(&file, text.as_bytes()).unwrap();
+        self.switchman.done(&["reload"]).await;
+    }
+
     /// A version comes, runs dark, and is taken away again.
     pub(crate) async fn deploy(&mut self) {
         let version = format!("dec0de{:06x}", self.random.u32(..1 << 24));
@@ -162,11 +202,6 @@ impl Hands<'_> {
         let workers = version["workers"].as_array().unwrap().iter();
         let ready = workers.filter(|worker| worker["state"] == "ready");
         ready.map(|worker| u32::try_from(worker["pid"].as_u64().unwrap()).unwrap()).collect()
-    }
-
-    async fn leaves_ready(&self, at: usize, pid: u32) {
-        let gone = async || (!self.ready(VERSIONS[at]).await.contains(&pid)).then_some(());
-        eventually("the end of a worker is seen", gone).await;
     }
 
     async fn has_ready(&self, version: &str, workers: usize) {
@@ -195,6 +230,15 @@ impl Hands<'_> {
             () = watching => {}
         }
         look().await;
+    }
+
+    /// The processes of all workers that are ready.
+    pub(crate) async fn all_workers(&self) -> Vec<u32> {
+        let mut all = Vec::new();
+        for version in VERSIONS {
+            all.extend(self.ready(version).await);
+        }
+        all
     }
 
     /// Each version has all its workers.

@@ -49,8 +49,21 @@ impl Kind {
 const ASKED_MAX: usize = 2;
 /// A request may meet the end of a worker a moment before or after the signal was sent.
 const SLACK: Duration = Duration::from_millis(250);
+/// From the moment a kill is noted to the moment it is done.
+const AT_ONCE: Duration = Duration::from_millis(10);
 /// That a worker was retired is seen later than it happens.
 const SEEN_LATE: Duration = Duration::from_secs(2);
+
+/// How far a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// There was no connection to be had.
+    Refused,
+    /// It had a connection that was made for it.
+    New,
+    /// It had one that had carried others.
+    Kept,
+}
 
 /// One request that did not go as usual.
 #[derive(Debug, Clone)]
@@ -61,6 +74,8 @@ pub(crate) struct Failure {
     pub(crate) ended: Instant,
     /// The worker's process, if its answer had begun.
     pub(crate) pid: Option<u32>,
+    /// What it was sent on.
+    pub(crate) reach: Reach,
     /// What came instead.
     pub(crate) what: String,
 }
@@ -99,6 +114,8 @@ struct Entries {
     /// Answers that were not those of their request.
     wrong: Vec<String>,
     hits: Vec<Hit>,
+    /// When switchman was killed, and with it every connection through it.
+    kills: Vec<Instant>,
     faults: Vec<Span>,
     /// What took longer than it was asked to, by more than [`STALL_MIN`].
     stalls: Vec<Stall>,
@@ -147,9 +164,10 @@ pub(crate) struct Row {
     pub(crate) failed: usize,
     /// Likewise WebSockets.
     pub(crate) cut: usize,
-    /// Requests that nobody could save: their worker was killed or stood still, and they must not be done twice.
+    /// Requests that nobody could save: what answered them was killed or stood still, and they must not be done twice;
+    /// or switchman itself was killed with them.
     pub(crate) lost: usize,
-    /// WebSockets and streams of events whose worker was killed or told to stop.
+    /// WebSockets and streams of events likewise, or whose worker was told to stop.
     pub(crate) ended: usize,
     /// The longest that somebody waited.
     pub(crate) stall: Duration,
@@ -198,6 +216,25 @@ impl Ledger {
         self.0.lock().unwrap().hits.push(Hit { pid, harm, from: now, until: now });
     }
 
+    /// This worker stood still for so long that it was taken for dead, and replaced.
+    pub(crate) fn was_replaced(&self, pid: u32) {
+        let mut entries = self.0.lock().unwrap();
+        let stopped = |hit: &&mut Hit| hit.pid == pid && hit.harm == Harm::Stopped;
+        let last = entries.hits.iter_mut().rev().find(stopped).unwrap();
+        (last.harm, last.until) = (Harm::Killed, Instant::now());
+    }
+
+    /// switchman is killed now.
+    pub(crate) fn switchman_is_killed(&self) {
+        self.0.lock().unwrap().kills.push(Instant::now());
+    }
+
+    /// This worker was told to end at some time since `from`.
+    pub(crate) fn was_retired(&self, pid: u32, from: Instant) {
+        let (harm, until) = (Harm::Retired, Instant::now());
+        self.0.lock().unwrap().hits.push(Hit { pid, harm, from, until });
+    }
+
     /// This worker stood still until now; it may have been retired meanwhile.
     pub(crate) fn goes_on(&self, pid: u32) {
         let mut entries = self.0.lock().unwrap();
@@ -225,7 +262,7 @@ impl Ledger {
             let row = rows.entry(span.fault).or_default();
             row.times += 1;
             for failure in entries.failures.iter().filter(|failure| span.has(failure.ended)) {
-                let had_to = is_excused(failure, pids_of(&begun, &failure.id), &entries.hits);
+                let had_to = entries.excuse(failure, pids_of(&begun, &failure.id));
                 *match failure.kind {
                     Kind::Socket | Kind::Open if !had_to => &mut row.cut,
                     Kind::Socket | Kind::Open | Kind::Events if had_to => &mut row.ended,
@@ -246,7 +283,7 @@ impl Ledger {
         let mut problems = entries.wrong.clone();
         for failure in &entries.failures {
             let pids = pids_of(&begun, &failure.id);
-            if !is_excused(failure, pids, &entries.hits) {
+            if !entries.excuse(failure, pids) {
                 let after = failure.ended - failure.started;
                 problems.push(format!(
                     "{:?} {} failed after {after:?}: {}; begun by {pids:?}, answered by {:?}, {}",
@@ -286,33 +323,52 @@ fn pids_of<'a>(begun: &'a HashMap<&str, Vec<u32>>, id: &str) -> &'a [u32] {
     begun.get(id).map_or(&[], Vec::as_slice)
 }
 
-/// Whether what was done to workers explains the failure. A small GET or PUT is asked of another worker: two must
-/// have been hit.
-fn is_excused(failure: &Failure, begun: &[u32], hits: &[Hit]) -> bool {
-    let hit = |pid: u32, what: &[Harm]| {
-        let then = |hit: &Hit| {
-            let slack = if hit.harm == Harm::Retired { SEEN_LATE } else { SLACK };
-            hit.until + SLACK >= failure.started && hit.from <= failure.ended + slack
+impl Entries {
+    /// Whether what was done to workers or to switchman itself explains the failure. A small GET or PUT is asked of another worker: two must
+    /// have been hit.
+    fn excuse(&self, failure: &Failure, begun: &[u32]) -> bool {
+        if self.kills.iter().any(|kill| went_through(failure, *kill)) {
+            return true;
+        }
+        let hits = &self.hits;
+        let hit = |pid: u32, what: &[Harm]| {
+            let then = |hit: &Hit| {
+                let slack = if hit.harm == Harm::Retired { SEEN_LATE } else { SLACK };
+                hit.until + SLACK >= failure.started && hit.from <= failure.ended + slack
+            };
+            hits.iter().any(|hit| hit.pid == pid && what.contains(&hit.harm) && then(hit))
         };
-        hits.iter().any(|hit| hit.pid == pid && what.contains(&hit.harm) && then(hit))
-    };
-    // A worker that stands still for longer than switchman waits is as good as gone.
-    let lost = [Harm::Killed, Harm::Stopped];
-    match failure.kind {
-        kind if kind.is_once_only() => match begun {
-            [] => hits.iter().any(|any| hit(any.pid, &lost)),
-            pids => pids.iter().any(|pid| hit(*pid, &lost)),
-        },
-        // Dropped by the one; the other may have been hit.
-        Kind::DroppedGet => begun.iter().any(|pid| hit(*pid, &lost)),
-        Kind::Get | Kind::Put => match begun {
-            [one, other] if one != other => hit(*one, &lost) && hit(*other, &lost),
+        // A worker that stands still for longer than switchman waits is as good as gone.
+        let lost = [Harm::Killed, Harm::Stopped];
+        match failure.kind {
+            kind if kind.is_once_only() => match begun {
+                [] => hits.iter().any(|any| hit(any.pid, &lost)),
+                pids => pids.iter().any(|pid| hit(*pid, &lost)),
+            },
+            // Dropped by the one; the other may have been hit.
+            Kind::DroppedGet => begun.iter().any(|pid| hit(*pid, &lost)),
+            Kind::Get | Kind::Put => match begun {
+                [one, other] if one != other => hit(*one, &lost) && hit(*other, &lost),
+                _ => false,
+            },
+            Kind::Download => failure.pid.is_some_and(|pid| hit(pid, &[Harm::Killed])),
+            kind if kind.is_streamed() => {
+                failure.pid.is_some_and(|pid| hit(pid, &[Harm::Killed, Harm::Retired]))
+            }
             _ => false,
-        },
-        Kind::Download => failure.pid.is_some_and(|pid| hit(pid, &[Harm::Killed])),
-        kind if kind.is_streamed() => failure.pid.is_some_and(|pid| hit(pid, &[Harm::Killed, Harm::Retired])),
-        _ => false,
+        }
     }
+}
+
+/// Whether a request was on its way through switchman when it was killed. Whoever came later had to wait, and no more:
+/// a connection that was there before may be used a moment before its end is noticed.
+fn went_through(failure: &Failure, kill: Instant) -> bool {
+    let late = match failure.reach {
+        Reach::Refused => return false,
+        Reach::New => AT_ONCE,
+        Reach::Kept => SLACK,
+    };
+    failure.started <= kill + late && kill <= failure.ended
 }
 
 /// What was done about the time of a failure, to read in a report.

@@ -9,9 +9,9 @@ fn process(pid: u32) -> Process {
     Process::new(pid.cast_signed()).unwrap()
 }
 
-/// Its open files.
-pub(crate) fn open_files(pid: u32) -> usize {
-    process(pid).fd_count().unwrap()
+/// Its open files, in words.
+pub(crate) fn open_files(pid: u32) -> Vec<String> {
+    process(pid).fd().unwrap().filter_map(Result::ok).map(|fd| format!("{:?}", fd.target)).collect()
 }
 
 /// Its TCP connections that are not in the kernel's own care alone, as `local -> remote state`.

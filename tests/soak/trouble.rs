@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::VERSIONS;
 use super::hands::{Hands, Kills};
 use super::ledger::Ledger;
 use super::support::eventually;
@@ -22,12 +23,18 @@ pub(crate) enum Fault {
     StopVersion,
     KillWorker,
     HangWorker,
-    /// Several of these at the same time.
+    Reload,
+    KillSwitchman,
+    Upgrade,
+    KillBoth,
+    KillInRestart,
+    UpgradeInRestart,
+    /// Several of the former at the same time.
     AtOnce,
 }
 
 /// One round.
-const ROUND: [Fault; 10] = [
+const ROUND: [Fault; 16] = [
     Fault::Deploy,
     Fault::Promote,
     Fault::Rollback,
@@ -38,10 +45,18 @@ const ROUND: [Fault; 10] = [
     Fault::StopVersion,
     Fault::KillWorker,
     Fault::HangWorker,
+    Fault::Reload,
+    Fault::KillSwitchman,
+    Fault::Upgrade,
+    Fault::KillBoth,
+    Fault::KillInRestart,
+    Fault::UpgradeInRestart,
 ];
 
 /// How long the load goes on after a fault before the next: what it did must show.
 const AFTERWARDS: Duration = Duration::from_millis(300);
+/// About how long a rolling restart takes, in ms.
+const RESTART: u64 = 3_000;
 /// The longest pause between two accidents of those at once, in ms; between two things that a person does.
 const ACCIDENT_PAUSE: u64 = 1_500;
 const EDIT_PAUSE: u64 = 2_000;
@@ -60,6 +75,12 @@ impl Fault {
             Self::StopVersion => "a version is stopped and started",
             Self::KillWorker => "a worker is killed",
             Self::HangWorker => "a worker hangs",
+            Self::Reload => "configuration reloaded",
+            Self::KillSwitchman => "switchman is killed (-9), starts again",
+            Self::Upgrade => "switchman is upgraded",
+            Self::KillBoth => "switchman and a worker are killed",
+            Self::KillInRestart => "switchman is killed in a rolling restart",
+            Self::UpgradeInRestart => "switchman is upgraded in one",
             Self::AtOnce => "all of that at once",
         }
     }
@@ -95,6 +116,7 @@ impl Trouble {
 
     async fn one(&mut self, fault: Fault) {
         let from = Instant::now();
+        let workers = self.hands().all_workers().await;
         let mut hands = self.hands();
         match fault {
             Fault::Deploy => hands.deploy().await,
@@ -107,14 +129,57 @@ impl Trouble {
             Fault::StopVersion => hands.stop_version().await,
             Fault::KillWorker => hands.kill_worker().await,
             Fault::HangWorker => hands.hang_worker().await,
+            Fault::Reload => hands.reload().await,
+            Fault::KillSwitchman => self.kill_switchman().await,
+            Fault::Upgrade => self.switchman.upgrade().await,
+            Fault::KillBoth => self.kill_both().await,
+            Fault::KillInRestart | Fault::UpgradeInRestart => self.take_over_in_restart(fault).await,
             Fault::AtOnce => unreachable!("it is in no round"),
         }
-        hands.all_is_well().await;
+        self.hands().all_is_well().await;
+        if matches!(fault, Fault::Reload | Fault::KillSwitchman | Fault::Upgrade) {
+            assert_eq!(self.hands().all_workers().await, workers, "{fault:?} is no reason to end a worker");
+        }
         tokio::time::sleep(AFTERWARDS).await;
         // What this fault has touched is over, so that the next is not blamed for it.
         let well = Instant::now();
         eventually("the requests end", async || self.ledger.is_quiet(well).then_some(())).await;
         self.ledger.fault(fault, from);
+    }
+
+    /// kill -9, and a start. Meanwhile connections wait in the queue of the socket that the test holds.
+    async fn kill_switchman(&mut self) {
+        self.ledger.switchman_is_killed();
+        self.switchman.kill_and_start().await;
+    }
+
+    /// A worker dies while no switchman runs.
+    async fn kill_both(&mut self) {
+        let victim = self.hands().victim_to_kill().await;
+        self.ledger.switchman_is_killed();
+        self.switchman.kill().await;
+        if let Some(victim) = victim {
+            victim.kill(&self.ledger);
+        }
+        self.switchman.start_again().await;
+    }
+
+    /// A rolling restart has begun when another process takes over; whether it goes on is not told.
+    async fn take_over_in_restart(&mut self, fault: Fault) {
+        let (from, before) = (Instant::now(), self.hands().all_workers().await);
+        let version = VERSIONS[self.random.usize(..VERSIONS.len())];
+        self.switchman.done(&["restart", version, "--no-wait"]).await;
+        tokio::time::sleep(Duration::from_millis(self.random.u64(..RESTART))).await;
+        match fault {
+            Fault::KillInRestart => self.kill_switchman().await,
+            _ => self.switchman.upgrade().await,
+        }
+        let hands = self.hands();
+        hands.all_is_well().await;
+        let now = hands.all_workers().await;
+        for gone in before.into_iter().filter(|pid| !now.contains(pid)) {
+            self.ledger.was_retired(gone, from);
+        }
     }
 
     /// Accidents, and what a person does meanwhile.

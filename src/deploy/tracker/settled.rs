@@ -14,6 +14,8 @@ use crate::deploy::settle::{Settling, Verdict};
 
 /// The shortest time between two checks of one folder.
 pub(super) const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// A proof that took long, for its checksums, is followed by a pause this many times as long.
+const PAUSE_PER_PROOF: u32 = 20;
 /// How long the version's own files must be quiet until others that change all the time are taken for what the
 /// application writes, and no longer for a part of the upload.
 const OTHERS_MAX: Duration = Duration::from_secs(30);
@@ -102,16 +104,17 @@ impl Settled {
         if let Some(changing) = &mut self.changing {
             let verdicts = (changing.known.looked(&known, settle), changing.all.looked(&all, settle));
             let others_go_on = changing.known.quiet() >= OTHERS_MAX;
-            next = match verdicts {
-                (Verdict::Quiet(_), Verdict::Quiet(_)) => {
+            let again = match verdicts {
+                (Verdict::Quiet(_), Verdict::Quiet(_)) => None,
+                (Verdict::Quiet(_), Verdict::LookAgain { unfinished: None, .. }) if others_go_on => None,
+                (Verdict::LookAgain { at, .. }, _) | (_, Verdict::LookAgain { at, .. }) => Some(at),
+            };
+            next = match again {
+                Some(at) => (at, next.1),
+                None => {
                     let claim = Claim { seen: all.manifest, runs: Some(self.files.clone()) };
                     (all.at, Task::Prove(claim))
                 }
-                (Verdict::Quiet(_), Verdict::LookAgain { unfinished: None, .. }) if others_go_on => {
-                    let claim = Claim { seen: all.manifest, runs: Some(self.files.clone()) };
-                    (all.at, Task::Prove(claim))
-                }
-                (Verdict::LookAgain { at, .. }, _) | (_, Verdict::LookAgain { at, .. }) => (at, next.1),
             };
         }
         self.next = Some(next);
@@ -120,7 +123,8 @@ impl Settled {
 
     /// Takes in what came out of the proof that the changed folder is complete.
     pub(super) fn proven(&mut self, proven: Proven) -> Option<News> {
-        self.next = Some((proven.at + CHECK_EVERY, Task::Check(self.files.clone())));
+        let pause = CHECK_EVERY.max(proven.took * PAUSE_PER_PROOF);
+        self.next = Some((proven.at + pause, Task::Check(self.files.clone())));
         let changing = self.changing.as_mut()?;
         let why = match proven.proof {
             Proof::Changed => return None,

@@ -49,8 +49,8 @@ impl std::fmt::Display for Kind {
 /// What the task of a hook has to say.
 #[derive(Debug)]
 pub(crate) enum Said {
-    /// What it waits for.
-    Waits(String),
+    /// How far it is: it runs, or waits for something.
+    Is(String),
     /// It has ended, and how.
     Ended(Result<(), Unfinished>),
 }
@@ -86,6 +86,7 @@ impl Hooks {
     pub(crate) fn give_up(&mut self) {
         self.before_start = None;
         self.after_ready = None;
+        self.note = None;
     }
 
     /// Waits until nothing stands between draining workers and their end.
@@ -216,7 +217,7 @@ impl Supervisor {
             return;
         }
         let ended = match said {
-            Said::Waits(what) => return self.note(key, Some(format!("{kind} {what}"))),
+            Said::Is(what) => return self.note(key, Some(format!("{kind} {what}"))),
             Said::Ended(ended) => ended,
         };
         *slot = None;

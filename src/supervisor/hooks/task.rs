@@ -47,19 +47,24 @@ impl Task {
 
     /// Two migrations of one application at a time do no good.
     async fn in_turn(&self) -> Result<(), Unfinished> {
+        if self.turn.available_permits() == 0 {
+            self.tell("waits for that of another version".to_owned());
+        }
         let turn = self.told.run_until_cancelled(self.turn.acquire()).await;
         let Some(_turn) = turn else { return Err(Unfinished::Told) };
+        let work = async |told: CancellationToken| {
+            self.tell("runs".to_owned());
+            self.job.run(&told).await
+        };
         match &self.once {
-            None => self.job.run(&self.told).await,
-            Some(once) => {
-                let work = async |told: CancellationToken| self.job.run(&told).await;
-                once.run(&self.told, |what| self.waits(what), work).await
-            }
+            None => work(self.told.clone()).await,
+            Some(once) => once.run(&self.told, |what| self.tell(what), work).await,
         }
     }
 
-    fn waits(&self, what: String) {
-        let said = Event::Hook(self.key.clone(), self.job.kind, self.number, Said::Waits(what));
+    /// Says how far it is.
+    fn tell(&self, what: String) {
+        let said = Event::Hook(self.key.clone(), self.job.kind, self.number, Said::Is(what));
         // Where there is no room it is told again with the next look.
         let _ = self.events.try_send(said);
     }

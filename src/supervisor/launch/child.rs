@@ -134,7 +134,7 @@ impl Plan {
             rustix::process::setpriority_process(None, nice).map_err(step(Step::Nice))?;
         }
         for (place, (resource, limit)) in self.rlimits.iter().enumerate() {
-            rustix::process::setrlimit(*resource, limit.clone()).map_err(step(Step::Rlimit(place)))?;
+            rustix::process::setrlimit(*resource, *limit).map_err(step(Step::Rlimit(place)))?;
         }
         if let Some(umask) = self.umask {
             rustix::process::umask(Mode::from_raw_mode(umask));

@@ -19,7 +19,7 @@ use std::process::Stdio;
 use rustix::process::{Gid, Uid};
 use tokio::process::Command;
 
-use super::notify::NotifySocket;
+use super::notified::NotifySocket;
 use super::place::{Place, Places};
 use crate::config::{Account, Isolation, ReadyCheck, Resource, Rlimit, RunCommand, RunSpec};
 use crate::registry::Address;

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::crash::{FAILURES_MAX, FAILURES_WITHIN, WELL_AFTER};
-use super::{Effect, Goal, Lifecycle, Phase, Process, ProcessId};
+use super::{Effect, Goal, Health, Lifecycle, Phase, Process, ProcessId};
 use crate::version::WorkerId;
 
 /// Older than any round of starts.
@@ -40,7 +40,9 @@ impl Lifecycle {
     /// The back-off of a worker is over: one that serves is there because it raised an alarm, and is replaced in its
     /// turn.
     pub(super) fn replace_alarmed(&mut self, worker: WorkerId) {
-        let served = self.processes_where(|p| p.worker == worker && p.phase == Phase::Ready);
+        // One that is unwell is replaced for that, and stays of its round: it may be well again before.
+        let served = self
+            .processes_where(|p| p.worker == worker && p.phase == Phase::Ready && p.health == Health::Well);
         for process in served {
             if let Some(p) = self.processes.get_mut(&process) {
                 p.round = TO_REPLACE;

@@ -112,6 +112,14 @@ async fn everything_is_restarted_under_load_by_command_and_by_the_api_and_nothin
 }
 
 #[tokio::test]
+async fn the_signal_usr1_restarts_everything_that_runs() {
+    let switchman = Switchman::start(Setup { service: "    workers: 2\n", ..Setup::default() }).await;
+    let old = pids(&switchman.deploy_ready("4f2a91c").await);
+    kill_process(Pid::from_raw(switchman.pid() as i32).unwrap(), Signal::USR1).unwrap();
+    renewed(&switchman, "4f2a91c", &old).await;
+}
+
+#[tokio::test]
 async fn a_single_worker_that_stops_first_leaves_a_gap_that_is_answered_honestly_or_waited_for() {
     let rules = "default: current\nroutes:\n  - {name: patient, when: {header.x-wait: yes}, to: current, unavailable: wait}\n";
     // The first check comes too early; in the half second until the next one there is no worker.

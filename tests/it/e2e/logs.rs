@@ -109,6 +109,7 @@ async fn who_follows_sees_each_line_and_event_once_over_restarts_of_switchman() 
     let mut switchman = Switchman::start(Setup::default()).await;
     let ticks = "(n=0; while sleep 0.01; do n=$((n+1)); echo tick $$ $n; done) &";
     deploy(&switchman, &build(&switchman, "4f2a91c", ticks), "4f2a91c").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["dark"] == false).await;
     let logs = Following::start(
         &switchman,
         "logs.txt",

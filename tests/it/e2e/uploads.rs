@@ -112,6 +112,8 @@ async fn a_touched_restart_file_restarts_its_own_version_and_no_other() {
     std::fs::write(tmp.join("restart.txt"), "").unwrap();
     let replaced = wait_replaced(&switchman, "4f2a91c", &pids(&first)).await;
     assert_eq!(replaced.get("modified"), None, "{replaced}");
+    let events = switchman.done(&["events"]).await;
+    assert!(events.contains("asked for: restart (tmp/restart.txt was touched)"), "{events}");
     assert_eq!(pids(&switchman.version("b001bee").await.unwrap()), pids(&other));
 
     // One that a person has stopped stays so.

@@ -311,6 +311,39 @@ async fn a_worker_that_was_starting_goes_on_with_that_and_one_that_hangs_is_repl
 }
 
 #[tokio::test]
+async fn a_worker_that_was_starting_is_still_heard_when_it_says_that_it_is_ready() {
+    let world = World::new(RunSpec {
+        ready: Ready { check: ReadyCheck::Notify, deadline: Duration::from_secs(20), ..spec().ready },
+        ..spec()
+    });
+    let run = "exec python3 -c '
+import os, socket, threading, time
+def say():
+    while not os.path.exists(\"go\"): time.sleep(0.02)
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b\"READY=1\", os.environ[\"NOTIFY_SOCKET\"])
+threading.Thread(target=say, daemon=True).start()
+exec(open(\"server.py\").read())'";
+    world.deploy("4f2a91c", run).await;
+    let starting = world.until("4f2a91c", "it runs", |v| !pids(v).is_empty()).await;
+    let world = world.succeeded().await;
+    eventually("it listens, and is not ready for that", async || {
+        let version = world.version("4f2a91c")?;
+        let Address::Tcp(address) = version.workers[0].address.clone()? else { return None };
+        TcpStream::connect(address).await.ok().filter(|_| version.ready.is_empty())
+    })
+    .await;
+    std::fs::write(world.folder("4f2a91c").join("go"), "").unwrap();
+    let ready = world.until_state("4f2a91c", VersionState::Ready).await;
+    assert_eq!(pids(&ready), pids(&starting));
+    // Ready once, it need not say so again.
+    let world = world.succeeded().await;
+    world.handle.returned().await;
+    let ready = world.until_state("4f2a91c", VersionState::Ready).await;
+    assert_eq!(pids(&ready), pids(&starting));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn the_folder_of_a_version_that_carries_traffic_may_have_gone_meanwhile() {
     let world = World::new(spec());
     world.deploy("4f2a91c", SERVE).await;

@@ -126,7 +126,8 @@ async fn a_version_that_is_stopped_while_its_migration_runs_ends_that() {
     world.deploy("4f2a91c", SERVE).await;
     let pid: u32 = written(&world.folder("4f2a91c").join("pid")).await.parse().unwrap();
     world.ask("4f2a91c", Action::Stop { force: false }).await.unwrap();
-    world.until_state("4f2a91c", VersionState::Stopped).await;
+    let stopped = world.until_state("4f2a91c", VersionState::Stopped).await;
+    assert_eq!(stopped.reason, None);
     eventually("the migration is ended", async || (!exists(pid)).then_some(())).await;
     // And switchman's own end waits for nothing that it has started.
     world.ask("4f2a91c", Action::Start).await.unwrap();

@@ -1,10 +1,12 @@
 //! A real switchman process on a temporary folder, and what a person does with it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
+use procfs::process::Process;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -30,6 +32,12 @@ pub(crate) struct Switchman {
     process: Child,
     /// What it is started under.
     within: Vec<String>,
+    /// The public listening socket, if the test holds it.
+    held: Option<TcpListener>,
+    /// The process that took over in an upgrade, which is no child of ours.
+    successor: Option<Process>,
+    /// Those that ran before: an upgrade leaves one with requests that still run.
+    before: Vec<Child>,
 }
 
 /// What a test wants other than the usual.
@@ -43,6 +51,9 @@ pub(crate) struct Setup<'a> {
     pub(crate) rules: Option<&'a str>,
     /// A command that switchman is started by, as in `unshare --pid`; none: as it is.
     pub(crate) within: &'a [&'a str],
+    /// The test holds the public listening socket and passes it on as systemd does, so that connections wait in its
+    /// queue while no switchman runs.
+    pub(crate) held: bool,
 }
 
 impl Switchman {
@@ -75,9 +86,14 @@ impl Switchman {
             setup.top, setup.service
         );
         std::fs::write(folder.path().join("switchman.yaml"), config).unwrap();
-        let within: Vec<String> = setup.within.iter().map(|word| (*word).to_owned()).collect();
-        let process = spawn(folder.path(), &within);
-        let mut switchman = Self { folder, address, admin, process, within };
+        let mut within: Vec<String> = setup.within.iter().map(|word| (*word).to_owned()).collect();
+        let held = setup.held.then(|| TcpListener::bind(address).unwrap());
+        if held.is_some() {
+            within.extend(["sh", "-c", PASS_ON, "sh"].map(str::to_owned));
+        }
+        let process = spawn(folder.path(), &within, held.as_ref());
+        let (successor, before) = (None, Vec::new());
+        let mut switchman = Self { folder, address, admin, process, within, held, successor, before };
         switchman.wait_ready().await;
         switchman
     }
@@ -88,9 +104,30 @@ impl Switchman {
         self.start_again().await;
     }
 
-    /// kill -9.
+    /// kill -9, and waits until it has ended.
     pub(crate) async fn kill(&mut self) {
-        self.process.kill().await.unwrap();
+        match self.successor.take() {
+            Some(successor) => {
+                let pid = rustix::process::Pid::from_raw(successor.pid).unwrap();
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+                ended(&successor).await;
+            }
+            None => self.process.kill().await.unwrap(),
+        }
+    }
+
+    /// `switchman upgrade`: another process takes over, and the old one ends when its requests have.
+    pub(crate) async fn upgrade(&mut self) {
+        let before = self.pid() as i32;
+        self.done(&["upgrade"]).await;
+        // It signs the lock once it has been let go.
+        let successor = eventually("another process has taken over", async || {
+            let lock = std::fs::read_to_string(self.folder.path().join("state/lock")).unwrap();
+            let pid = lock.lines().next()?.parse().ok().filter(|pid| *pid != before)?;
+            Process::new(pid).ok()
+        })
+        .await;
+        self.successor = Some(successor);
     }
 
     /// A new process on the same folder, after the end of the one before.
@@ -101,16 +138,16 @@ impl Switchman {
 
     /// Likewise, and it may do anything yet.
     pub(crate) fn start_without_waiting(&mut self) {
-        self.process = spawn(self.folder.path(), &self.within);
+        let process = spawn(self.folder.path(), &self.within, self.held.as_ref());
+        self.before.push(std::mem::replace(&mut self.process, process));
     }
 
     /// TERM if it still runs, then a new process on the same folder.
     pub(crate) async fn restart(&mut self) {
-        if self.process.id().is_some() {
+        if self.successor.is_some() || self.process.id().is_some() {
             self.terminate().await;
         }
-        self.process = spawn(self.folder.path(), &self.within);
-        self.wait_ready().await;
+        self.start_again().await;
     }
 
     async fn wait_ready(&mut self) {
@@ -127,7 +164,10 @@ impl Switchman {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.id().expect("switchman runs")
+        match &self.successor {
+            Some(successor) => successor.pid as u32,
+            None => self.process.id().expect("switchman runs"),
+        }
     }
 
     /// Waits for the end of the process that was started first; how it ended.
@@ -235,6 +275,9 @@ impl Switchman {
     pub(crate) async fn terminate(&mut self) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        if let Some(successor) = self.successor.take() {
+            return ended(&successor).await;
+        }
         let status =
             tokio::time::timeout(super::patience(), self.process.wait()).await.expect("it ends").unwrap();
         assert!(status.success(), "switchman ended with {status}:\n{}", self.log());
@@ -249,14 +292,26 @@ pub(crate) async fn command(folder: &Path, args: &[&str]) -> Output {
     Command::new(PROGRAM).args(words).current_dir(folder).stdin(Stdio::null()).output().await.unwrap()
 }
 
-fn spawn(folder: &Path, within: &[String]) -> Child {
+/// Waits for the end of a process that is no child of ours; whose it is may not have waited for it yet.
+async fn ended(process: &Process) {
+    // The first thread of a process that is killed may end before the others, which hold its files.
+    let running = || process.stat().is_ok_and(|stat| stat.state != 'Z' || stat.num_threads > 1);
+    eventually("switchman ends", async || (!running()).then_some(())).await;
+}
+
+/// Gives what is on its stdin to a program as systemd gives it a listening socket.
+const PASS_ON: &str =
+    "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=switchman.socket; exec \"$@\"";
+
+fn spawn(folder: &Path, within: &[String], held: Option<&TcpListener>) -> Child {
+    let stdin = held.map_or_else(Stdio::null, |held| OwnedFd::from(held.try_clone().unwrap()).into());
     let log =
         std::fs::OpenOptions::new().create(true).append(true).open(folder.join("switchman.log")).unwrap();
     let mut words = within.iter().map(String::as_str).chain([PROGRAM, "serve", "--config", "switchman.yaml"]);
     Command::new(words.next().unwrap())
         .args(words)
         .current_dir(folder)
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .kill_on_drop(true)
@@ -271,7 +326,7 @@ pub(crate) fn free_address() -> SocketAddr {
     loop {
         let address = SocketAddr::from(([127, 0, 0, 1], NEXT.fetch_add(1, Relaxed)));
         assert!(address.port() < 32_000, "no port is left between 26000 and 32000");
-        if std::net::TcpListener::bind(address).is_ok() {
+        if TcpListener::bind(address).is_ok() {
             return address;
         }
     }
@@ -286,7 +341,7 @@ impl Drop for Switchman {
 }
 
 /// Everything that runs in `folder`.
-fn running_in(folder: &Path) -> impl Iterator<Item = procfs::process::Process> {
+fn running_in(folder: &Path) -> impl Iterator<Item = Process> {
     let folder = folder.canonicalize().unwrap();
     let all = procfs::process::all_processes().unwrap().filter_map(Result::ok);
     all.filter(move |p| p.cwd().is_ok_and(|cwd| cwd.starts_with(&folder)))
@@ -299,7 +354,7 @@ pub(crate) fn processes_in(folder: &Path) -> Vec<String> {
 
 /// Ends everything that runs in `folder`; one that is ended may just have started another.
 pub(crate) fn end_processes_in(folder: &Path) {
-    let end = |process: procfs::process::Process| {
+    let end = |process: Process| {
         let pid = rustix::process::Pid::from_raw(process.pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)
     };

@@ -3,16 +3,16 @@
 //!
 //! A version's folder cannot say any of this: who may upload must not become somebody else.
 
-use std::ffi::CString;
+mod account;
+mod limits;
+
 use std::path::PathBuf;
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
-
-use super::keys::isolation::{CGROUP, RLIMITS};
+use super::keys::isolation::CGROUP;
 use super::keys::names;
 use super::size;
-use crate::hint::{Problem, nearest};
-use crate::yaml::{Entry, Fields, Reader};
+use crate::hint::Problem;
+use crate::yaml::{Fields, Reader};
 
 /// As whom and within which limits the workers of a service run. The default changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -115,118 +115,19 @@ impl CgroupLimits {
     }
 }
 
-/// Names as in systemd and `ulimit`; sizes are those that count bytes.
-const RESOURCES: [(&str, Resource, Counts); 16] = [
-    ("as", Resource::As, Counts::Bytes),
-    ("core", Resource::Core, Counts::Bytes),
-    ("cpu", Resource::Cpu, Counts::Things),
-    ("data", Resource::Data, Counts::Bytes),
-    ("fsize", Resource::Fsize, Counts::Bytes),
-    ("locks", Resource::Locks, Counts::Things),
-    ("memlock", Resource::Memlock, Counts::Bytes),
-    ("msgqueue", Resource::Msgqueue, Counts::Bytes),
-    ("nice", Resource::Nice, Counts::Things),
-    ("nofile", Resource::Nofile, Counts::Things),
-    ("nproc", Resource::Nproc, Counts::Things),
-    ("rss", Resource::Rss, Counts::Bytes),
-    ("rtprio", Resource::Rtprio, Counts::Things),
-    ("rttime", Resource::Rttime, Counts::Things),
-    ("sigpending", Resource::Sigpending, Counts::Things),
-    ("stack", Resource::Stack, Counts::Bytes),
-];
-
-/// What a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counts {
-    Bytes,
-    Things,
-}
-
-impl Resource {
-    /// Its name, as it is written in the configuration.
-    pub fn name(self) -> &'static str {
-        RESOURCES.iter().find(|(_, resource, _)| *resource == self).map_or("", |(name, ..)| name)
-    }
-}
-
 /// What the `fields` of a service say; `is_root`: whether switchman runs as root.
 pub(super) fn read(fields: &Fields<'_>, is_root: bool) -> Isolation {
-    let account = account(fields, is_root);
+    let account = account::account(fields, is_root);
     let umask = fields.get("umask").and_then(|r| r.value(umask));
     let no_new_privs = fields.get("no_new_privs").and_then(|r| r.boolean());
     Isolation {
         umask,
-        rlimits: fields.get("rlimits").map(rlimits).unwrap_or_default(),
+        rlimits: fields.get("rlimits").map(limits::rlimits).unwrap_or_default(),
         nice: fields.get("nice").and_then(|r| integer(&r, -20, 19)),
         oom_score_adj: fields.get("oom_score_adj").and_then(|r| integer(&r, -1000, 1000)),
         no_new_privs: no_new_privs.unwrap_or(account.is_some()),
         account,
         cgroup: fields.get("cgroup").map(cgroup).unwrap_or_default(),
-    }
-}
-
-fn account(fields: &Fields<'_>, is_root: bool) -> Option<Account> {
-    let (user, group) = (fields.get("user"), fields.get("group"));
-    let at = user.as_ref().or(group.as_ref())?;
-    if !is_root {
-        let hint = "start switchman as root, or remove it: workers then run as switchman does";
-        at.error("only root may start workers as somebody else", hint);
-        return None;
-    }
-    let group = match group {
-        Some(reader) => Some(reader.value(group_named)?),
-        None => None,
-    };
-    let Some(reader) = user else {
-        // Another group alone: the user stays.
-        let gid = group?;
-        return Some(Account { uid: Uid::effective().as_raw(), gid, groups: vec![gid], person: None });
-    };
-    reader.value(|text| user_named(text, group))
-}
-
-/// The account of a user, by name or number; `group` in place of its own one.
-fn user_named(text: &str, group: Option<u32>) -> Result<Account, Box<Problem>> {
-    let (found, number) = match text.parse::<u32>() {
-        Ok(number) => (User::from_uid(Uid::from_raw(number)), Some(number)),
-        Err(_) => (User::from_name(text), None),
-    };
-    let unread = |error| wrong(format!("the user `{text}` cannot be looked up: {error}"), "getent passwd");
-    match (found.map_err(unread)?, number, group) {
-        (Some(user), ..) => {
-            let gid = group.unwrap_or(user.gid.as_raw());
-            let groups = CString::new(user.name.as_str())
-                .ok()
-                .and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok())
-                .map_or_else(|| vec![gid], |groups| groups.into_iter().map(Gid::as_raw).collect());
-            let person = Person { name: user.name, home: user.dir, shell: user.shell };
-            Ok(Account { uid: user.uid.as_raw(), gid, groups, person: Some(person) })
-        }
-        // A number needs no name: images of containers have many that nobody gave one.
-        (None, Some(uid), Some(gid)) => Ok(Account { uid, gid, groups: vec![gid], person: None }),
-        (None, Some(_), None) => {
-            let message = format!("no user has the number {text}, so its group is not known");
-            Err(wrong(message, format!("say the group too, as in `group: {text}`")))
-        }
-        (None, None, _) => {
-            let hint =
-                format!("make it: useradd --system --user-group {text}; see who there is: getent passwd");
-            Err(wrong(format!("there is no user `{text}` on this machine"), hint))
-        }
-    }
-}
-
-fn group_named(text: &str) -> Result<u32, Box<Problem>> {
-    if let Ok(number) = text.parse::<u32>() {
-        return Ok(number);
-    }
-    match Group::from_name(text) {
-        Ok(Some(group)) => Ok(group.gid.as_raw()),
-        Ok(None) => {
-            let hint = format!("make it: groupadd --system {text}; see which there are: getent group");
-            Err(wrong(format!("there is no group `{text}` on this machine"), hint))
-        }
-        Err(error) => Err(wrong(format!("the group `{text}` cannot be looked up: {error}"), "getent group")),
     }
 }
 
@@ -246,45 +147,6 @@ fn integer(reader: &Reader<'_>, low: i32, high: i32) -> Option<i32> {
             Err(wrong(message, format!("write a number from {low} to {high}")))
         }
     })
-}
-
-fn rlimits(reader: Reader<'_>) -> Vec<Rlimit> {
-    let limit = |(entry, reader): (&Entry, Reader<'_>)| {
-        let Some((_, resource, counts)) = RESOURCES.iter().find(|(name, ..)| *name == entry.key) else {
-            let known = names(&[&RLIMITS]);
-            let hint = match nearest(&entry.key, known.iter().copied()) {
-                Some(word) => format!("did you mean `{word}`?"),
-                None => format!("the limits are {}", known.join(", ")),
-            };
-            let problem = Problem::error("", format!("the limit `{}` is not known", entry.key)).hint(hint);
-            reader.report(problem.at(entry.place.line, entry.place.column));
-            return None;
-        };
-        let (soft, hard) = reader.value(|text| soft_and_hard(text, *counts))?;
-        Some(Rlimit { resource: *resource, soft, hard })
-    };
-    reader.entries().into_iter().flatten().filter_map(limit).collect()
-}
-
-type SoftAndHard = (Option<u64>, Option<u64>);
-
-/// `LIMIT` for both, or `SOFT:HARD`.
-fn soft_and_hard(text: &str, counts: Counts) -> Result<SoftAndHard, Box<Problem>> {
-    let one = |text: &str| match (text, counts) {
-        ("unlimited" | "infinity", _) => Ok(None),
-        (text, Counts::Bytes) => size::size(text, 0..=i64::MAX as u64).map(Some),
-        (text, Counts::Things) => text.parse().map(Some).map_err(|_| {
-            let hint = "write a number, `unlimited`, or two of them for soft and hard, as in `1024:65536`";
-            wrong(format!("`{text}` is not a limit"), hint)
-        }),
-    };
-    let (soft, hard) = text.split_once(':').unwrap_or((text, text));
-    let (soft, hard) = (one(soft)?, one(hard)?);
-    if soft.unwrap_or(u64::MAX) > hard.unwrap_or(u64::MAX) {
-        let message = format!("`{text}`: the soft limit is beyond the hard one");
-        return Err(wrong(message, "write the smaller one first, as in `1024:65536`"));
-    }
-    Ok((soft, hard))
 }
 
 fn cgroup(reader: Reader<'_>) -> CgroupLimits {
