@@ -195,7 +195,12 @@ async fn a_worker_that_does_not_accept_is_not_ready_though_its_socket_is_open() 
 #[tokio::test]
 async fn a_worker_that_is_killed_and_started_again_refuses_nobody() {
     let switchman = Switchman::start(Setup { service: "    upstream: inherit\n", ..Setup::default() }).await;
-    let version = switchman.deploy_ready("4f2a91c").await;
+    switchman.deploy("4f2a91c").await;
+    // The first version becomes current a moment after it is ready.
+    let is_current = |version: &serde_json::Value| {
+        version["aliases"].as_array().is_some_and(|aliases| aliases.iter().any(|alias| alias == "current"))
+    };
+    let version = switchman.wait_version("4f2a91c", "it is current", is_current).await;
     let pid_of = |version: &serde_json::Value| version["workers"][0]["pid"].as_u64().unwrap();
     let mut pid = pid_of(&version);
     let address = version["workers"][0]["address"].clone();
