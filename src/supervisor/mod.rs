@@ -208,7 +208,7 @@ impl Supervisor {
         self.publish_what_was_held();
         let mut leaving: Option<Vec<_>> = None;
         let mut has_left = false;
-        let waiting: Vec<_> = loop {
+        let mut waiting: Vec<_> = loop {
             match inbox.next().await {
                 Event::End(How::Leave, done) => leaving.get_or_insert_default().extend(done),
                 event => self.handle(event),
@@ -238,6 +238,7 @@ impl Supervisor {
         } else {
             self.logs.close().await;
             self.journal.close();
+            waiting.extend(inbox.close());
         }
         for done in waiting {
             // Who no longer waits need not know.

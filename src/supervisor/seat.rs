@@ -135,6 +135,14 @@ pub fn take_seat(settings: Settings, seat: Seat, live: Arc<Live>) -> JoinHandle<
 }
 
 impl Inbox {
+    /// Nothing is asked any more: what came too late is told so by its end. Answers who else waits for the end.
+    pub(super) fn close(&mut self) -> Vec<oneshot::Sender<()>> {
+        self.asked.close();
+        while self.asked.try_recv().is_ok() {}
+        self.ends.close();
+        std::iter::from_fn(|| self.ends.try_recv().ok()).map(|(_, done)| done).collect()
+    }
+
     /// The next event. Reports come first: what has happened goes before what is asked.
     pub(super) async fn next(&mut self) -> Event {
         tokio::select! {
