@@ -61,7 +61,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "supervisor::hooks",
             "supervisor::main_process", // waits for one that `worker` has started
             "cli::demo",                // switchman itself, and rsync: what a person would type
-            "handover::heir",            // switchman itself: the next one
+            "handover::heir",           // switchman itself: the next one
         ],
         "only the supervisor starts processes",
     ),

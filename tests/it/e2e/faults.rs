@@ -109,7 +109,43 @@ async fn a_version_that_prints_rubbish_runs_and_its_lines_can_be_read() {
     switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
     assert_eq!(get(&switchman.url("/")).await.unwrap().status, 200);
     eventually("its last line is kept", || async {
-        switchman.done(&["logs", "4f2a91c"]).await.contains("the last line").then_some(())
+        // As it was printed, byte by byte.
+        let printed = switchman.command(&["logs", "4f2a91c"]).await.stdout;
+        String::from_utf8_lossy(&printed).contains("the last line").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_switchman_that_is_killed_after_an_upgrade_starts_again_while_the_old_one_drains() {
+    let setup = Setup { held: true, service: "    workers: 2\n", ..Setup::default() };
+    let mut switchman = Switchman::start(setup).await;
+    switchman.deploy_ready("4f2a91c").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+    let before = processes_in(&switchman.root());
+    let slow = tokio::spawn({
+        let url = switchman.url("/slow/4000");
+        async move { get(&url).await }
+    });
+    switchman.wait_version("4f2a91c", "answers the slow request", |v| v["traffic"]["in_flight"] == 1).await;
+    let load = Load::start(&switchman.url("/"), 4);
+    load.more(50).await;
+    switchman.upgrade().await;
+    load.more(50).await;
+    let tally = load.stop().await;
+    assert!(tally.failures.is_empty(), "{tally}");
+
+    // The old process still has the slow request, and nothing else that anybody needs.
+    switchman.kill().await;
+    let waits = tokio::spawn({
+        let url = switchman.url("/");
+        async move { get(&url).await }
+    });
+    switchman.start_again().await;
+    let waited = waits.await.unwrap().expect("a connection waits for the next switchman");
+    assert_eq!((waited.status, waited.version()), (200, "4f2a91c"), "{}", waited.text());
+    assert_eq!(slow.await.unwrap().expect("the old process ends what it has").status, 200);
+    switchman.wait_state("4f2a91c", "ready").await;
+    assert_eq!(processes_in(&switchman.root()), before, "the same workers");
+    switchman.terminate().await;
 }
