@@ -149,3 +149,29 @@ async fn a_switchman_that_is_killed_after_an_upgrade_starts_again_while_the_old_
     assert_eq!(processes_in(&switchman.root()), before, "the same workers");
     switchman.terminate().await;
 }
+
+#[tokio::test]
+async fn a_second_upgrade_waits_neither_for_the_first_process_nor_for_workers_that_it_still_needs() {
+    let setup = Setup { service: "    workers: 3\n", ..Setup::default() };
+    let mut switchman = Switchman::start(setup).await;
+    switchman.deploy_ready("4f2a91c").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+    let slow = tokio::spawn({
+        let url = switchman.url("/slow/10000");
+        async move { get(&url).await }
+    });
+    switchman.wait_version("4f2a91c", "answers the slow request", |v| v["traffic"]["in_flight"] == 1).await;
+    // Two workers are too many from now on, and may have requests of the first process.
+    let file = switchman.folder.path().join("switchman.yaml");
+    let fewer = std::fs::read_to_string(&file).unwrap().replace("workers: 3", "workers: 1");
+    std::fs::write(&file, fewer).unwrap();
+    switchman.upgrade().await;
+    assert_eq!(processes_in(&switchman.root()).len(), 3);
+    switchman.upgrade().await;
+    assert!(!slow.is_finished(), "the first process still has its request");
+
+    assert_eq!(slow.await.unwrap().expect("the first process ends what it has").status, 200);
+    eventually("one worker is left", async || (processes_in(&switchman.root()).len() == 1).then_some(()))
+        .await;
+    switchman.terminate().await;
+}
