@@ -269,12 +269,14 @@ impl Supervisor {
     /// Ends a process that nobody wants any more as if it had been told to: TERM, its grace, KILL, its output read. An
     /// earlier switchman that still lives may have requests there: then it is given the time that it has for them.
     fn end_in_order(&mut self, key: &Key, found: Found) {
-        let (stop, told) = oneshot::channel();
+        let (mut stop, told) = oneshot::channel();
         let (alone, ending) = (self.settings.alone.clone(), self.succession.ending.clone());
         self.tasks.spawn(async move {
             tokio::select! {
                 () = alone.cancelled() => {}
                 () = ending.cancelled() => {}
+                // It has ended by itself, or switchman leaves it to the next one.
+                () = stop.closed() => {}
             }
             drop(stop);
         });

@@ -109,7 +109,69 @@ async fn a_version_that_prints_rubbish_runs_and_its_lines_can_be_read() {
     switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
     assert_eq!(get(&switchman.url("/")).await.unwrap().status, 200);
     eventually("its last line is kept", || async {
-        switchman.done(&["logs", "4f2a91c"]).await.contains("the last line").then_some(())
+        // As it was printed, byte by byte.
+        let printed = switchman.command(&["logs", "4f2a91c"]).await.stdout;
+        String::from_utf8_lossy(&printed).contains("the last line").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_switchman_that_is_killed_after_an_upgrade_starts_again_while_the_old_one_drains() {
+    let setup = Setup { held: true, service: "    workers: 2\n", ..Setup::default() };
+    let mut switchman = Switchman::start(setup).await;
+    switchman.deploy_ready("4f2a91c").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+    let before = processes_in(&switchman.root());
+    let slow = tokio::spawn({
+        let url = switchman.url("/slow/4000");
+        async move { get(&url).await }
+    });
+    switchman.wait_version("4f2a91c", "answers the slow request", |v| v["traffic"]["in_flight"] == 1).await;
+    let load = Load::start(&switchman.url("/"), 4);
+    load.more(50).await;
+    switchman.upgrade().await;
+    load.more(50).await;
+    let tally = load.stop().await;
+    assert!(tally.failures.is_empty(), "{tally}");
+
+    // The old process still has the slow request, and nothing else that anybody needs.
+    switchman.kill().await;
+    let waits = tokio::spawn({
+        let url = switchman.url("/");
+        async move { get(&url).await }
+    });
+    switchman.start_again().await;
+    let waited = waits.await.unwrap().expect("a connection waits for the next switchman");
+    assert_eq!((waited.status, waited.version()), (200, "4f2a91c"), "{}", waited.text());
+    assert_eq!(slow.await.unwrap().expect("the old process ends what it has").status, 200);
+    switchman.wait_state("4f2a91c", "ready").await;
+    assert_eq!(processes_in(&switchman.root()), before, "the same workers");
+    switchman.terminate().await;
+}
+
+#[tokio::test]
+async fn a_second_upgrade_waits_neither_for_the_first_process_nor_for_workers_that_it_still_needs() {
+    let setup = Setup { service: "    workers: 3\n", ..Setup::default() };
+    let mut switchman = Switchman::start(setup).await;
+    switchman.deploy_ready("4f2a91c").await;
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
+    let slow = tokio::spawn({
+        let url = switchman.url("/slow/10000");
+        async move { get(&url).await }
+    });
+    switchman.wait_version("4f2a91c", "answers the slow request", |v| v["traffic"]["in_flight"] == 1).await;
+    // Two workers are too many from now on, and may have requests of the first process.
+    let file = switchman.folder.path().join("switchman.yaml");
+    let fewer = std::fs::read_to_string(&file).unwrap().replace("workers: 3", "workers: 1");
+    std::fs::write(&file, fewer).unwrap();
+    switchman.upgrade().await;
+    assert_eq!(processes_in(&switchman.root()).len(), 3);
+    switchman.upgrade().await;
+    assert!(!slow.is_finished(), "the first process still has its request");
+
+    assert_eq!(slow.await.unwrap().expect("the first process ends what it has").status, 200);
+    eventually("one worker is left", async || (processes_in(&switchman.root()).len() == 1).then_some(()))
+        .await;
+    switchman.terminate().await;
 }
