@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::super::support::etcd::Etcd;
 use super::super::support::eventually;
 use super::super::support::http::{Answer, get, get_with};
-use super::super::support::switchman::{Setup, Switchman, end_processes_in, processes_in};
+use super::super::support::switchman::{Setup, Switchman, end_processes_in, processes_in, runs};
 
 /// Requests name the version that they want.
 const PINS: &str =
@@ -283,9 +283,8 @@ async fn a_migration_that_a_killed_switchman_has_begun_is_ended_and_begun_again(
     switchman.kill_and_start().await;
     switchman.wait_state("4f2a91c", "ready").await;
     assert_eq!(lines(&file).len(), 2);
-    // Its parent is gone: whoever has adopted it takes a moment to notice.
-    let process = format!("/proc/{begun}");
-    eventually("the first one is ended", || async { (!Path::new(&process).exists()).then_some(()) }).await;
+    let begun = begun.parse().unwrap();
+    eventually("the first one is ended", || async { (!runs(begun)).then_some(()) }).await;
 }
 
 #[tokio::test]

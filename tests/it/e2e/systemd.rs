@@ -45,7 +45,10 @@ def alive(pid):
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:
-        return os.path.exists(f"/proc/{pid}")
+        try:
+            return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 while True:
     try:

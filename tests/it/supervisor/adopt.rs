@@ -6,6 +6,7 @@ use serde_json::Value;
 use switchman::config::UpstreamAt;
 
 use super::*;
+use crate::support::switchman::runs;
 
 /// Where what is known of the processes of a version lies.
 fn run_folder(world: &World, version: &str) -> PathBuf {
@@ -359,10 +360,4 @@ async fn the_folder_of_a_version_that_carries_traffic_may_have_gone_meanwhile() 
     world.until_forgotten("4f2a91c").await;
     assert!(!runs(pids(&before)[0]));
     world.end().await;
-}
-
-/// Whether a process runs; a zombie that whoever has inherited it does not reap does not.
-fn runs(pid: u32) -> bool {
-    let stat = procfs::process::Process::new(pid as i32).and_then(|process| process.stat());
-    stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
 }

@@ -347,6 +347,13 @@ fn running_in(folder: &Path) -> impl Iterator<Item = Process> {
     all.filter(move |p| p.cwd().is_ok_and(|cwd| cwd.starts_with(&folder)))
 }
 
+/// Whether a process runs. One that has ended and is reaped by nobody does not: orphans come to this process, which is
+/// a subreaper as soon as one of its tests has run a supervisor.
+pub(crate) fn runs(pid: u32) -> bool {
+    let stat = procfs::process::Process::new(pid.cast_signed()).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+}
+
 /// Likewise, in words.
 pub(crate) fn processes_in(folder: &Path) -> Vec<String> {
     running_in(folder).map(|p| format!("{} {}", p.pid, p.cmdline().unwrap_or_default().join(" "))).collect()
