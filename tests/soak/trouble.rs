@@ -138,7 +138,8 @@ impl Trouble {
         }
         self.hands().all_is_well().await;
         if matches!(fault, Fault::Reload | Fault::KillSwitchman | Fault::Upgrade) {
-            assert_eq!(self.hands().all_workers().await, workers, "{fault:?} is no reason to end a worker");
+            let now = self.hands().all_workers().await;
+            assert_eq!(now, workers, "{fault:?} is no reason to end a worker: {}", self.switchman.log());
         }
         tokio::time::sleep(AFTERWARDS).await;
         // What this fault has touched is over, so that the next is not blamed for it.

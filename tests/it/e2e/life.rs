@@ -48,6 +48,7 @@ async fn a_machine_that_stood_still_restarts_nobody() {
     let service = "    workers: 3\n    live: {interval: 100ms, timeout: 500ms, failures: 2}\n";
     let switchman = Switchman::start(Setup { service, ..Setup::default() }).await;
     let before = pids(&switchman.deploy_ready("4f2a91c").await);
+    switchman.wait_version("4f2a91c", "is current", |v| v["aliases"][0] == "current").await;
     let load = Load::start(&switchman.url("/"), 4);
     load.more(100).await;
     let all: Vec<u64> = before.iter().copied().chain([u64::from(switchman.pid())]).collect();

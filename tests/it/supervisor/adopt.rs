@@ -146,7 +146,7 @@ def chat():
         n += 1
         print(\"line\", n, flush=True)
         os.system(\"echo error > /dev/stderr\") if n % 50 == 0 else None
-        time.sleep(0.002)
+        time.sleep(0.005)
 threading.Thread(target=chat, daemon=True).start()
 exec(open(\"server.py\").read())'";
     world.deploy("4f2a91c", chatty).await;
@@ -165,9 +165,10 @@ exec(open(\"server.py\").read())'";
     assert!(runs(pid));
     let world = World::over(world.root, world.state, world.spec);
     let last = *read.last().unwrap();
-    eventually("it goes on", async || numbers(&world).last().filter(|n| **n > last + 200).copied()).await;
+    eventually("it goes on", async || numbers(&world).last().filter(|n| **n > last + 100).copied()).await;
     let all: Vec<u32> = read.into_iter().chain(numbers(&world)).collect();
-    assert!(all.windows(2).all(|pair| pair[1] == pair[0] + 1), "no line is lost or read twice");
+    let gap = all.windows(2).find(|pair| pair[1] != pair[0] + 1);
+    assert_eq!(gap, None, "lost or read twice, around {last}; memory begins with {:?}", numbers(&world).first());
     assert!(world.lines("4f2a91c").iter().any(|line| line == "error"), "/dev/stderr can be opened");
     world.end().await;
 }
