@@ -5,8 +5,15 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
+/// How long to wait for the lock of a switchman that was killed: what it had just forked holds its files, too, until it
+/// becomes a worker.
+const ORPHANED_MAX: Duration = Duration::from_secs(5);
 
 /// Holds the lock until it is dropped; the kernel lets go of it whatever way the process ends. Handed over, it is
 /// held until both have dropped it.
@@ -68,14 +75,19 @@ impl StateLock {
             .mode(0o600)
             .open(folder.join("lock"))
             .map_err(unusable)?;
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
+        let begun = Instant::now();
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
                 return Err(unusable(error.into()));
             }
+            file.rewind().map_err(unusable)?;
             let mut pid = String::new();
             file.read_to_string(&mut pid).map_err(unusable)?;
             let pid = pid.lines().next().unwrap_or_default().to_owned();
-            return Err(StateError::InUse { path: folder.to_owned(), pid });
+            if runs(&pid) || begun.elapsed() > ORPHANED_MAX {
+                return Err(StateError::InUse { path: folder.to_owned(), pid });
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         let mut lock = Self { file };
         lock.sign().map_err(unusable)?;
@@ -98,6 +110,11 @@ impl StateLock {
         self.file.write_all(pid.as_bytes())?;
         self.file.set_len(pid.len() as u64)
     }
+}
+
+/// Whether a process of this number runs; a text that is no number names none that could have ended.
+fn runs(pid: &str) -> bool {
+    pid.parse().ok().and_then(Pid::from_raw).is_none_or(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 impl AsFd for StateLock {
@@ -124,6 +141,24 @@ mod tests {
         assert_eq!(fs::read_to_string(state.join("lock")).unwrap(), format!("{}\n", std::process::id()));
         drop(next);
         StateLock::take(&state).unwrap();
+    }
+
+    #[test]
+    fn the_lock_of_one_that_was_killed_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = ended.id();
+        ended.wait().unwrap();
+        let held = StateLock::take(folder.path()).unwrap();
+        fs::write(folder.path().join("lock"), format!("{pid}\n")).unwrap();
+        let (path, (told, begun)) = (folder.path().to_owned(), std::sync::mpsc::channel());
+        let next = std::thread::spawn(move || {
+            told.send(()).unwrap();
+            StateLock::take(&path).map(drop)
+        });
+        begun.recv().unwrap();
+        drop(held);
+        next.join().unwrap().unwrap();
     }
 
     #[test]

@@ -168,7 +168,12 @@ exec(open(\"server.py\").read())'";
     eventually("it goes on", async || numbers(&world).last().filter(|n| **n > last + 100).copied()).await;
     let all: Vec<u32> = read.into_iter().chain(numbers(&world)).collect();
     let gap = all.windows(2).find(|pair| pair[1] != pair[0] + 1);
-    assert_eq!(gap, None, "lost or read twice, around {last}; memory begins with {:?}", numbers(&world).first());
+    assert_eq!(
+        gap,
+        None,
+        "lost or read twice, around {last}; memory begins with {:?}",
+        numbers(&world).first()
+    );
     assert!(world.lines("4f2a91c").iter().any(|line| line == "error"), "/dev/stderr can be opened");
     world.end().await;
 }
