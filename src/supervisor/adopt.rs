@@ -109,7 +109,7 @@ fn look(run: &Path) -> Look {
 /// ready, else the newest; a rolling restart that was cut short is not gone on with.
 fn choose(records: &[&Record], workers: u32) -> BTreeSet<u64> {
     let mut best: BTreeMap<WorkerId, &Record> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.worker.0 < workers) {
+    for record in records.iter().filter(|record| record.worker.0 < workers && !record.unwanted) {
         let rank = |record: &Record| (record.ready, record.process);
         let chosen = best.entry(record.worker).or_insert(record);
         if rank(record) > rank(chosen) {
@@ -268,7 +268,9 @@ impl Supervisor {
 
     /// Ends a process that nobody wants any more as if it had been told to: TERM, its grace, KILL, its output read. An
     /// earlier switchman that still lives may have requests there: then it is given the time that it has for them.
-    fn end_in_order(&mut self, key: &Key, found: Found) {
+    fn end_in_order(&mut self, key: &Key, mut found: Found) {
+        found.record.unwanted = true;
+        found.record.write_down();
         let (mut stop, told) = oneshot::channel();
         let (alone, ending) = (self.settings.alone.clone(), self.succession.ending.clone());
         self.tasks.spawn(async move {
@@ -374,6 +376,7 @@ mod tests {
             pidfile: "/run/0-1.pid".into(),
             at: jiff::Timestamp::now() - Duration::from_secs(60),
             ready,
+            unwanted: false,
             grace: Duration::from_secs(1),
             drain: Duration::from_secs(2),
         }
@@ -391,6 +394,14 @@ mod tests {
         assert_eq!(chosen(&[(0, 1, true), (0, 3, false)], 1), [1], "a rolling restart that had just begun");
         assert_eq!(chosen(&[(0, 1, true), (0, 3, true)], 1), [3], "one that was nearly done");
         assert_eq!(chosen(&[(0, 4, false), (0, 3, false)], 1), [4]);
+
+        let (old, mut new) = (record(0, 1, true), record(0, 3, true));
+        new.unwanted = true;
+        assert_eq!(
+            choose(&[&old, &new], 1),
+            BTreeSet::from([1]),
+            "it was to be ended, and was ready meanwhile"
+        );
     }
 
     #[test]

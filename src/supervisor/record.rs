@@ -68,6 +68,9 @@ pub(crate) struct Record {
     pub(crate) at: Timestamp,
     /// Whether it has been ready.
     pub(crate) ready: bool,
+    /// It was adopted only to be ended: whoever finds it next does not go on with it, be it ready by then.
+    #[serde(default)]
+    pub(crate) unwanted: bool,
     /// `stop.grace` when it was started.
     pub(crate) grace: Duration,
     /// `stop.drain` when it was started.
@@ -103,6 +106,17 @@ impl From<&ListensOn> for Address {
 }
 
 impl Record {
+    /// Writes it, and says where that fails.
+    pub(crate) fn write_down(&self) {
+        if let Err(error) = self.write() {
+            let Self { service, version, worker, pid, .. } = self;
+            tracing::error!(
+                %service, %version, %worker, pid, %error,
+                "this worker cannot be recorded; the next switchman will end it instead of going on with it"
+            );
+        }
+    }
+
     /// Writes it beside the file and renames, so that there is the old one, the new one or none. It need not outlive
     /// the machine, and is not forced to the disk.
     pub(crate) fn write(&self) -> io::Result<()> {
@@ -220,6 +234,7 @@ mod tests {
             pidfile: folder.join("0-1.pid"),
             at: Timestamp::now(),
             ready: true,
+            unwanted: false,
             grace: Duration::from_millis(1_500),
             drain: Duration::from_secs(30),
         }

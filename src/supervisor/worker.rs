@@ -241,6 +241,7 @@ fn start(launch: &Launch, number: ProcessId, reporter: &Reporter) -> Result<Proc
         pidfile: who.pidfile.clone(),
         at: jiff::Timestamp::now(),
         ready: false,
+        unwanted: false,
         grace: spec.stop.grace,
         drain: spec.stop.drain,
     };
@@ -260,7 +261,7 @@ fn start(launch: &Launch, number: ProcessId, reporter: &Reporter) -> Result<Proc
         readers,
         said,
     };
-    process.write_down();
+    process.record.write_down();
     Ok(process)
 }
 
@@ -291,16 +292,6 @@ fn adopt(launch: &Launch, found: Found, reporter: &Reporter) -> Result<Process, 
 impl Process {
     fn spawned(&self) -> Report {
         Report::Spawned { pid: self.record.pid, address: self.place.address() }
-    }
-
-    fn write_down(&self) {
-        if let Err(error) = self.record.write() {
-            let Record { service, version, worker, pid, .. } = &self.record;
-            tracing::error!(
-                %service, %version, %worker, pid, %error,
-                "this worker cannot be recorded; the next switchman will end it instead of going on with it"
-            );
-        }
     }
 
     /// From now to its end.
@@ -369,7 +360,7 @@ impl Process {
                     self.main = main;
                     self.record.pid = pid;
                     self.record.started = record::started(pid).unwrap_or_default();
-                    self.write_down();
+                    self.record.write_down();
                     reporter.send(self.spawned()).await;
                     readiness.set(check());
                 }
@@ -385,7 +376,7 @@ impl Process {
                     passed = verdict == Verdict::Ready;
                     if passed && !self.record.ready {
                         self.record.ready = true;
-                        self.write_down();
+                        self.record.write_down();
                     }
                     reporter.send(Report::Verdict(verdict)).await;
                 }
