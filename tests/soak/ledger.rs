@@ -345,8 +345,11 @@ impl Entries {
                 [] => hits.iter().any(|any| hit(any.pid, &lost)),
                 pids => pids.iter().any(|pid| hit(*pid, &lost)),
             },
-            // Dropped by the one; the other may have been hit.
-            Kind::DroppedGet => begun.iter().any(|pid| hit(*pid, &lost)),
+            // Dropped by the one; the other may have been hit, and one that stands still has not even begun it.
+            Kind::DroppedGet => match begun {
+                [_] => hits.iter().any(|any| hit(any.pid, &lost)),
+                pids => pids.iter().any(|pid| hit(*pid, &lost)),
+            },
             Kind::Get | Kind::Put => match begun {
                 [one, other] if one != other => hit(*one, &lost) && hit(*other, &lost),
                 _ => false,
