@@ -87,6 +87,10 @@ impl StateLock {
             if runs(&pid) || begun.elapsed() > ORPHANED_MAX {
                 return Err(StateError::InUse { path: folder.to_owned(), pid });
             }
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "a lock is waited for with a limit only by asking again"
+            )]
             std::thread::sleep(Duration::from_millis(5));
         }
         let mut lock = Self { file };

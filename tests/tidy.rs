@@ -92,6 +92,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "rules::source::file", // quiet time after an edit
             "deploy::watcher",     // settle, and the rescan that heals a missed event
             "fs_watch",            // polling where the watch limit is reached
+            "state_lock",          // the lock of one that was killed
             "supervisor",          // back-off, grace, interval between two checks
             "admin::server",       // how long a request may still run at shutdown
             "cli",                 // refreshing what is shown
